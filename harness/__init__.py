@@ -1,0 +1,1 @@
+"""A benchmark-and-evaluation harness for preference optimisation."""

@@ -1,0 +1,1 @@
+"""What a plug-in promises: methods, tasks, and the log-probs they read."""

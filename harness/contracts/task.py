@@ -1,0 +1,136 @@
+"""The contract of a task: data, prompts, pairs, decoding and the score of a completion."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+import numpy as np
+
+from harness.contracts.settings import Setting, checked
+from harness.errors import RequestError, unknown
+from harness.records import Completion, Pair, Prompt
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a score means.
+
+    Attributes:
+        unit: of one value.
+        better: which direction is better, or None where neither is (length, KL).
+        meaning: one sentence for the reader of a board.
+    """
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower"] | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A task's data: texts for the supervised warm start, and prompts in three disjoint splits."""
+
+    texts: Sequence[str]
+    prompts: Sequence[Prompt]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    """A causal model built from a config, for worlds that need no pretrained one.
+
+    Attributes:
+        words: the whole vocabulary; words are split at spaces.
+        config: keyword arguments of `transformers.LlamaConfig`, without vocabulary and token ids.
+    """
+
+    words: Sequence[str]
+    config: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How completions are drawn: by sampling at a temperature, several per prompt."""
+
+    samples: int
+    temperature: float
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a task plug-in returns for its settings.
+
+    Attributes:
+        corpus: makes texts and prompts from a generator.
+        pairs: (variant, prompts, two or more samples per prompt, generator) to labelled pairs.
+        score: one mapping from metric name to value for each completion, in order.
+        metrics: what `score` returns; the first is the one that the board ranks by.
+        decoding: how test completions are drawn.
+        small_model: the policy of the embedded world, where no model is named.
+        parses: whether a text is well-formed, where the task can tell.
+    """
+
+    corpus: Callable[[np.random.Generator], Corpus]
+    pairs: Callable[
+        [str, Sequence[Prompt], Mapping[str, Sequence[Completion]], np.random.Generator],
+        list[Pair],
+    ]
+    score: Callable[[Sequence[Completion]], list[dict[str, float]]]
+    metrics: Sequence[Metric]
+    decoding: Decoding
+    small_model: SmallModel | None = None
+    parses: Callable[[str], bool] | None = None
+
+
+@dataclass(frozen=True)
+class TaskPlugin:
+    """A task by name, before its settings are known; made by `@task`.
+
+    Attributes:
+        variants: boards of this task that differ in their pairs only, such as quality tiers.
+        paths: settings that name a folder or a hub id; their content is part of the key.
+    """
+
+    name: str
+    build: Callable[..., Task]
+    defaults: Mapping[str, Setting]
+    summary: str
+    variants: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+
+    def resolve(self, settings: Mapping[str, Any] | None = None) -> dict[str, Setting]:
+        """All settings, the given ones over the defaults.
+
+        Raises:
+            RequestError: a setting does not exist or has the wrong type.
+        """
+        types = get_type_hints(self.build)
+        resolved = dict(self.defaults)
+        for key, value in (settings or {}).items():
+            if key not in self.defaults:
+                raise unknown(f"setting of task '{self.name}'", key, self.defaults)
+            resolved[key] = checked(f"{self.name}.{key}", value, types.get(key))
+        return resolved
+
+
+def task(
+    *, variants: tuple[str, ...] = (), paths: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Task]], TaskPlugin]:
+    """Describe a function from settings to a `Task`; registers nothing."""
+
+    def describe(build: Callable[..., Task]) -> TaskPlugin:
+        name = str(getattr(build, "__name__", build))
+        defaults = {}
+        for parameter in inspect.signature(build).parameters.values():
+            if parameter.kind is not parameter.KEYWORD_ONLY or parameter.default is parameter.empty:
+                raise RequestError(f"task '{name}': '{parameter.name}' must be a keyword setting")
+            defaults[parameter.name] = parameter.default
+        summary = (inspect.getdoc(build) or "").split("\n", 1)[0]
+        return TaskPlugin(name, build, defaults, summary, variants, paths)
+
+    return describe

@@ -1,0 +1,1 @@
+"""Load, render, tokenise, truncate, batch."""

@@ -1,0 +1,1 @@
+"""Carry out stages: here, or elsewhere."""

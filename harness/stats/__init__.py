@@ -1,0 +1,1 @@
+"""Intervals, tests and corrections: pure functions of the scores table."""

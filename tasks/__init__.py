@@ -1,0 +1,1 @@
+"""One file, one task, one function of that name; worlds beside them."""

@@ -1,0 +1,1 @@
+"""Embedded worlds: stand-ins for data whose true reward is known exactly."""
