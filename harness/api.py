@@ -2,15 +2,26 @@
 
 from harness.contracts.logprobs import LogProbs, PairLogProbs, PerPair
 from harness.contracts.method import Method, State, method
-from harness.contracts.task import Corpus, Decoding, Metric, SmallModel, Task, TaskPlugin, task
+from harness.contracts.task import (
+    Corpus,
+    Metric,
+    Sizes,
+    SmallModel,
+    Task,
+    TaskPlugin,
+    task,
+)
+from harness.data.load import Rows, load_rows
+from harness.data.texts import KeptTexts, keep_texts
 from harness.errors import DataError, RequestError
+from harness.judge.classifier import load_classifier, sentiment_reward
 from harness.records import Completion, Pair, Prompt
 
 __all__ = [
     "Completion",
     "Corpus",
     "DataError",
-    "Decoding",
+    "KeptTexts",
     "LogProbs",
     "Method",
     "Metric",
@@ -19,10 +30,16 @@ __all__ = [
     "PerPair",
     "Prompt",
     "RequestError",
+    "Rows",
+    "Sizes",
     "SmallModel",
     "State",
     "Task",
     "TaskPlugin",
+    "keep_texts",
+    "load_classifier",
+    "load_rows",
     "method",
+    "sentiment_reward",
     "task",
 ]

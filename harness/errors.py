@@ -26,6 +26,10 @@ class GateError(HarnessError):
     """A run's first step disagrees with what it must be; the run is void."""
 
 
+class StoreError(HarnessError):
+    """Results cannot be kept or read: no room, no right, or one that should be there is not."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> RequestError:
     """The error for a name that does not exist: names the nearest one that does."""
     choices = sorted(known)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_type_hints
 
 from torch import Tensor
 
-from harness.contracts.settings import Setting, checked
+from harness.contracts.settings import Setting, checked, within
 from harness.errors import RequestError, unknown
 
 State: TypeAlias = Mapping[str, Tensor]
@@ -42,6 +42,7 @@ class Method:
         initial: the state before the first step, for a method that reads `state`.
         at_reference: exact loss when the policy equals the reference, where there is one.
         status: how sure the source is: verified, derived or unknown.
+        bounds: the interval in which a setting must lie, as in "(0, 1]"; see `settings.within`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Method:
     initial: Mapping[str, float] | None = None
     at_reference: float | None = None
     status: Literal["verified", "derived", "unknown"] = "verified"
+    bounds: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss function itself."""
@@ -64,14 +66,17 @@ class Method:
         """All settings, the given ones over the defaults.
 
         Raises:
-            RequestError: a setting does not exist or has the wrong type.
+            RequestError: a setting does not exist, has the wrong type or is out of bounds.
         """
         types = get_type_hints(self.loss)
         resolved = dict(self.defaults)
         for key, value in (settings or {}).items():
             if key not in self.defaults:
                 raise unknown(f"setting of method '{self.name}'", key, self.defaults)
-            resolved[key] = checked(f"{self.name}.{key}", value, types.get(key))
+            where = f"{self.name}.{key}"
+            resolved[key] = checked(where, value, types.get(key))
+            if key in self.bounds:
+                within(where, resolved[key], self.bounds[key])
         return resolved
 
     def losses(self, settings: Mapping[str, Any] | None = None, **inputs: Any) -> Any:
@@ -95,22 +100,32 @@ def method(
     initial: Mapping[str, float] | None = None,
     at_reference: float | None = None,
     status: Literal["verified", "derived", "unknown"] = "verified",
+    bounds: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Method]:
-    """Describe a loss function; registers nothing. See `Method` for the arguments."""
+    """Describe a loss function; registers nothing. See `Method` for the arguments.
+
+    Raises:
+        RequestError: the function, its defaults or its grid break the contract.
+    """
 
     def describe(loss: Callable[..., Any]) -> Method:
         name = str(getattr(loss, "__name__", loss))
         reads, defaults = _signature(name, loss)
         if ("state" in reads) != (initial is not None):
             raise RequestError(f"method '{name}': reading `state` and naming `initial` go together")
-        for key in grid or {}:
+        for key in {**(grid or {}), **(bounds or {})}:
             if key not in defaults:
-                raise unknown(f"setting in the grid of '{name}'", key, defaults)
+                raise unknown(f"setting in the grid or bounds of '{name}'", key, defaults)
         summary = (inspect.getdoc(loss) or "").split("\n", 1)[0]
-        return Method(
+        made = Method(
             name, loss, reads, defaults, source, summary, dict(grid or {}), coupled, initial,
-            at_reference, status,
+            at_reference, status, dict(bounds or {}),
         )  # fmt: skip
+        for key, values in made.grid.items():
+            for value in values:
+                made.resolve({key: value})
+        # In the declared type: 2 and 2.0 must not become two cells.
+        return replace(made, defaults=made.resolve(defaults))
 
     return describe
 

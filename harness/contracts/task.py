@@ -40,6 +40,21 @@ class Corpus:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """How much of its data a task is asked for; it may have less, and the manifest says so.
+
+    Attributes:
+        texts: for the supervised warm start.
+        train: prompts for training pairs; validation and test likewise.
+    """
+
+    texts: int
+    train: int
+    validation: int
+    test: int
+
+
+@dataclass(frozen=True)
 class SmallModel:
     """A causal model built from a config, for worlds that need no pretrained one.
 
@@ -53,36 +68,27 @@ class SmallModel:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How completions are drawn: by sampling at a temperature, several per prompt."""
-
-    samples: int
-    temperature: float
-    max_tokens: int
-
-
-@dataclass(frozen=True)
 class Task:
     """What a task plug-in returns for its settings.
 
     Attributes:
-        corpus: makes texts and prompts from a generator.
+        corpus: makes texts and prompts from sizes and a generator.
         pairs: (variant, prompts, two or more samples per prompt, generator) to labelled pairs.
         score: one mapping from metric name to value for each completion, in order.
         metrics: what `score` returns; the first is the one that the board ranks by.
-        decoding: how test completions are drawn.
+        temperature: of all completions, those that make pairs and those that are scored.
         small_model: the policy of the embedded world, where no model is named.
         parses: whether a text is well-formed, where the task can tell.
     """
 
-    corpus: Callable[[np.random.Generator], Corpus]
+    corpus: Callable[[Sizes, np.random.Generator], Corpus]
     pairs: Callable[
         [str, Sequence[Prompt], Mapping[str, Sequence[Completion]], np.random.Generator],
         list[Pair],
     ]
     score: Callable[[Sequence[Completion]], list[dict[str, float]]]
     metrics: Sequence[Metric]
-    decoding: Decoding
+    temperature: float = 1.0
     small_model: SmallModel | None = None
     parses: Callable[[str], bool] | None = None
 

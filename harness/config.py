@@ -1,0 +1,247 @@
+"""From an experiment file and flags to an `Experiment`; a key that means nothing is an error."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from harness.budget import PRESETS, Budget
+from harness.contracts.settings import Setting, checked
+from harness.errors import RequestError, unknown
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plug-in by name (or path) with the settings that were asked for."""
+
+    name: str
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One request, complete: everything that the numbers depend on.
+
+    Attributes:
+        methods: rows of the boards; the reference method is among them.
+        reference_method: the one that every other is tested against.
+        model: folder or hub id of the policy to begin with; None: the task's own small model.
+        seeds: training runs per method and task.
+        data_seed: of everything that is made once: texts, prompts, samples, labels, warm start.
+        preset: name of the budget that `budget` was made from.
+    """
+
+    methods: tuple[Choice, ...]
+    tasks: tuple[Choice, ...]
+    reference_method: str
+    model: str | None
+    seeds: int
+    data_seed: int
+    engine: str
+    preset: str
+    budget: Budget
+    name: str | None = None
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "name": None, "methods": None, "tasks": None, "reference_method": "dpo", "model": None,
+    "seeds": 3, "data_seed": 0, "engine": "padded",
+}  # fmt: skip
+"""Keys of an experiment beside `budget`, its methods' and its tasks' tables."""
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The keys of a TOML file, dotted.
+
+    Raises:
+        RequestError: there is no such file, or it is not TOML; names the line.
+    """
+    try:
+        return dict(_dotted(tomllib.loads(path.read_text(encoding="utf-8"))))
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"{path} is not TOML: {error}") from error
+
+
+def read_assignment(text: str) -> tuple[str, Any]:
+    """`key=value` as key and value; a value that is no TOML value is a text.
+
+    Raises:
+        RequestError: there is no "=" in it.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise RequestError(f"'{text}' is not key=value, such as budget.pairs=2000")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def read_choices(text: str | Iterable[str], key: str) -> list[Choice]:
+    """`dpo,simpo:beta=2.5:gamma=0.3` (or a list of such) as choices.
+
+    Raises:
+        RequestError: nothing is named, or a setting is not key=value.
+    """
+    items = text.split(",") if isinstance(text, str) else list(text)
+    names = [str(item).strip() for item in items if str(item).strip()]
+    if not names:
+        raise RequestError(f"'{key}' names nothing")
+    choices = []
+    for item in names:
+        name, *settings = item.split(":")
+        choices.append(Choice(name, dict(read_assignment(setting) for setting in settings)))
+    return choices
+
+
+def make_experiment(
+    keys: Mapping[str, Any],
+    *,
+    known_tasks: Iterable[str],
+    plugin_name: Callable[[str], str],
+) -> Experiment:
+    """Check every key and put them together.
+
+    Args:
+        keys: dotted keys, later sources already over earlier ones.
+        known_tasks: what "all tasks that exist" are.
+        plugin_name: from what a user wrote for a plug-in (a name or a path) to its name.
+
+    Raises:
+        RequestError: an unknown key, or a value of the wrong type or out of its range.
+    """
+    top = dict(DEFAULTS)
+    tables: dict[str, dict[str, Any]] = {}
+    for key, value in keys.items():
+        table, dot, rest = key.partition(".")
+        if dot:
+            tables.setdefault(table, {})[rest] = value
+        elif key in top:
+            top[key] = value
+        else:
+            raise unknown("key", key, [*top, "budget"])
+    if top["methods"] is None:
+        raise RequestError("no method is named: --methods madpo,alphadpo (see `harness list`)")
+    preset, budget = make_budget(tables.pop("budget", {}))
+    reference = str(top["reference_method"])
+    methods = read_choices(top["methods"], "methods")
+    if reference not in [plugin_name(choice.name) for choice in methods]:
+        methods.insert(0, Choice(reference))
+    tasks = read_choices(top["tasks"] or sorted(known_tasks), "tasks")
+    methods = [_with_table(c, tables, plugin_name(c.name)) for c in methods]
+    tasks = [_with_table(c, tables, plugin_name(split_variant(c.name)[0])) for c in tasks]
+    used = {plugin_name(c.name) for c in methods}
+    used |= {plugin_name(split_variant(c.name)[0]) for c in tasks}
+    for table, values in tables.items():
+        if table not in used:
+            raise unknown("key", f"{table}.{min(values)}", [*used, "budget"])
+    return Experiment(
+        methods=_distinct(methods, "method"), tasks=_distinct(tasks, "task"),
+        reference_method=reference, model=_text("model", top["model"]),
+        seeds=_whole("seeds", top["seeds"], 1), data_seed=_whole("data_seed", top["data_seed"], 0),
+        engine=str(top["engine"]), preset=preset, budget=budget, name=_text("name", top["name"]),
+    )  # fmt: skip
+
+
+def split_variant(task: str) -> tuple[str, str | None]:
+    """`sentiment-high` as the task and its variant; a name without one means all variants."""
+    if task.endswith(".py"):
+        return task, None
+    name, _, variant = task.partition("-")
+    return name, variant or None
+
+
+def make_budget(table: Mapping[str, Any]) -> tuple[str, Budget]:
+    """A preset with single values changed; `lora.rank` reaches into a part of the budget.
+
+    Raises:
+        RequestError: an unknown preset or key, a wrong type, or a value out of its range.
+    """
+    preset = str(table.get("preset", "small"))
+    if preset not in PRESETS:
+        raise unknown("budget", preset, PRESETS)
+    budget = Budget()
+    for key, value in {**PRESETS[preset], **table}.items():
+        if key != "preset":
+            budget = _set(budget, key, value, f"budget.{key}")
+    return preset, _in_range(budget)
+
+
+def _set(record: D, key: str, value: Any, place: str) -> D:
+    name, _, rest = key.partition(".")
+    names = [f.name for f in fields(record)]  # type: ignore[arg-type]
+    if name not in names:
+        raise unknown("key", place, [place.removesuffix(key) + n for n in names])
+    part = getattr(record, name)
+    if rest and is_dataclass(part):
+        value = _set(part, rest, value, place)
+    elif rest or is_dataclass(part):
+        raise RequestError(f"'{place}' is not a single value")
+    else:
+        value = checked(place, value, get_type_hints(type(record))[name])
+    return replace(record, **{name: value})  # type: ignore[type-var]
+
+
+_MAY_BE_ZERO = ("warmup", "weight_decay", "clip", "warm_start.epochs", "lora.rank")
+
+
+def _in_range(budget: Budget) -> Budget:
+    for key, value in _dotted(_as_dict(budget)):
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            low = value >= 0 if key in _MAY_BE_ZERO else value > 0
+            if not low:
+                bound = "0 or more" if key in _MAY_BE_ZERO else "more than 0"
+                raise RequestError(f"'budget.{key}' must be {bound}, not {value}")
+    for key in ("warmup", "beta1", "beta2"):
+        if getattr(budget, key) >= 1:
+            raise RequestError(f"'budget.{key}' must be below 1, not {getattr(budget, key)}")
+    if budget.pairs * budget.epochs < budget.pairs_per_step:
+        raise RequestError(
+            f"budget.pairs = {budget.pairs} make no whole step of {budget.pairs_per_step} pairs"
+        )
+    return budget
+
+
+def _as_dict(record: Any) -> dict[str, Any]:
+    return {
+        f.name: _as_dict(v) if is_dataclass(v := getattr(record, f.name)) else v
+        for f in fields(record)
+    }
+
+
+def _with_table(choice: Choice, tables: Mapping[str, Mapping[str, Any]], name: str) -> Choice:
+    return Choice(choice.name, {**tables.get(name, {}), **choice.settings})
+
+
+def _distinct(choices: list[Choice], kind: str) -> tuple[Choice, ...]:
+    for i, choice in enumerate(choices):
+        if choice in choices[:i]:
+            raise RequestError(f"{kind} '{choice.name}' is named twice with the same settings")
+    return tuple(choices)
+
+
+def _whole(key: str, value: Any, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise RequestError(f"'{key}' must be a whole number of at least {least}, not {value!r}")
+    return value
+
+
+def _text(key: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise RequestError(f"'{key}' must be a text, not {value!r}")
+    return value
+
+
+def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

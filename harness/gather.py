@@ -1,0 +1,174 @@
+"""From finished stages to the scores table: what was scored, what was not, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from harness.contracts.task import Metric
+from harness.judge.metrics import COMMON
+from harness.manifest import Manifest
+from harness.pipeline import BASE, Board, Cell, Plan
+from harness.scores import COLUMNS, Header, Run, Scores, TaskHeader
+from harness.stage import Stage, package_versions
+from harness.store import Store
+
+
+def gather(
+    plan: Plan, store: Store, reasons: Mapping[str, tuple[str, str]], command: str
+) -> Scores:
+    """The scores of every cell that has some, and a header that accounts for the others.
+
+    Args:
+        plan: the experiment's stages.
+        store: where they were made.
+        reasons: (status, reason) of stages that were not done in this run, by key.
+        command: the command that gives the same table again.
+    """
+    runs = [_run(cell, store, reasons) for cell in plan.cells]
+    frames = [
+        _frame(cell, run, store) for cell, run in zip(plan.cells, runs, strict=True)
+        if run.status == "done"
+    ]  # fmt: skip
+    frame = pd.concat(frames) if frames else pd.DataFrame(columns=list(COLUMNS))
+    frame = frame.sort_values(list(COLUMNS[:6]), kind="stable").reset_index(drop=True)
+    return Scores(_header(plan, store, tuple(runs), frame, command), frame)
+
+
+def _run(cell: Cell, store: Store, reasons: Mapping[str, tuple[str, str]]) -> Run:
+    name = cell.row.method.name if cell.row else BASE
+    settings = cell.row.label if cell.row else ""
+    status, reason = _status(cell, store, reasons)
+    cost: dict[str, int] = {}
+    trained = store.manifest(cell.train) if cell.train else None
+    if trained and trained.status == "done":
+        facts = trained.facts
+        cost = {
+            "pairs": facts["pairs"], "steps": facts["steps"], "tokens": facts["bill"]["tokens"],
+            "flops": facts["bill"]["total"],
+        }  # fmt: skip
+    return Run(cell.board.name, name, settings, cell.seed, status, reason, **cost)  # type: ignore[arg-type]
+
+
+def _status(cell: Cell, store: Store, reasons: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+    """How a cell ended: by its own manifests first, then by what this run saw."""
+    if store.is_done(cell.score):
+        return "done", ""
+    trained = store.manifest(cell.train) if cell.train else None
+    if trained and trained.status == "diverged":
+        return "diverged", trained.reason
+    if trained and trained.status == "void":
+        return "failed", f"void: {trained.reason}"
+    return "failed", reasons.get(cell.score.key, ("", "it was not run"))[1]
+
+
+def _frame(cell: Cell, run: Run, store: Store) -> pd.DataFrame:
+    frame = pq.read_table(store.folder(cell.score) / "scores.parquet").to_pandas()
+    units = {metric.name: metric.unit for metric in metrics(cell.board)}
+    return frame.assign(  # type: ignore[no-any-return]
+        task=run.task, method=run.method, settings=run.settings, seed=run.seed,
+        unit=frame["metric"].map(units),
+    )[list(COLUMNS)]  # fmt: skip
+
+
+def metrics(board: Board) -> Sequence[Metric]:
+    """A board's metrics: the task's own, then those of every task."""
+    return (*board.task.metrics, *COMMON)
+
+
+def _header(
+    plan: Plan, store: Store, runs: tuple[Run, ...], frame: pd.DataFrame, command: str
+) -> Header:
+    x = plan.experiment
+    budget = {**asdict(x.budget), "preset": x.preset, "seeds": x.seeds, "data_seed": x.data_seed}
+    return Header(
+        experiment=name(plan), command=command, reference_method=x.reference_method, base=BASE,
+        tasks=tuple(_task(board, frame, x.budget.test_prompts) for board in plan.boards),
+        runs=runs, budget=budget, versions={k: v or "-" for k, v in package_versions().items()},
+        notes=tuple(_notes(plan, store)),
+    )  # fmt: skip
+
+
+def _task(board: Board, frame: pd.DataFrame, prompts: int) -> TaskHeader:
+    found = set(frame[frame["task"] == board.name]["metric"]) if len(frame) else set()
+    listed = tuple(metric for metric in metrics(board) if not found or metric.name in found)
+    return TaskHeader(board.name, board.task.metrics[0].name, listed, prompts)
+
+
+def name(plan: Plan) -> str:
+    """The experiment's name: given, or made of its tasks and everything but its methods.
+
+    Adding a method so updates the same board, and another budget makes another one.
+    """
+    if plan.experiment.name:
+        return plan.experiment.name
+    tasks = sorted({board.plugin.name for board in plan.boards})
+    generated = sorted(cell.score.key for cell in plan.cells if cell.row is None)
+    b = asdict(plan.experiment.budget)
+    text = json.dumps([generated, b, plan.experiment.seeds], sort_keys=True)
+    return f"{'-'.join(tasks)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _notes(plan: Plan, store: Store) -> list[str]:
+    """Sentences that the reader of a board must see: what the data were, and what is short."""
+    notes = []
+    for board in plan.boards:
+        own = [c for c in plan.cells if c.board is board and c.train]
+        tokens = store.manifest(own[0].train.inputs["tokens"]) if own and own[0].train else None
+        if tokens and tokens.status == "done":
+            notes += _data_notes(board.name, tokens, plan.experiment.budget.pairs)
+        margins = next(
+            (c.train.inputs["margins"] for c in own if c.train and "margins" in c.train.inputs),
+            None,
+        )
+        model = store.manifest(margins.inputs["reward_model"]) if margins else None
+        if model and model.status == "done":
+            held_out = model.facts["held_out"]
+            notes.append(
+                f"{board.name}: reward model: {held_out['accuracy']:.1%} of "
+                f"{held_out['pairs']} held-out labels, calibration error "
+                f"{held_out['calibration_error']:.3f}"
+            )
+        if board.task.temperature != 1.0:
+            notes.append(
+                f"{board.name}: no KL: answers were drawn at temperature {board.task.temperature}, "
+                "and the estimate needs plain samples"
+            )
+    return notes
+
+
+def _data_notes(board: str, tokens: Manifest, wanted: int) -> list[str]:
+    counts = tokens.facts["train"]
+    lost = {k: n for k, n in counts.items() if k not in ("kept", "used") and n}
+    words = ", ".join(f"{n} {k}" for k, n in lost.items())
+    notes = [f"{board}: of the training pairs made: {words}"] if words else []
+    if counts["used"] < wanted:
+        notes.append(f"{board}: {counts['used']} pairs instead of {wanted} were to be had")
+    return notes
+
+
+def costs(stages: Sequence[Stage], store: Store) -> pd.DataFrame:
+    """What was measured while it was made: never the same twice, so not part of the scores."""
+    rows: list[dict[str, Any]] = []
+    for stage in stages:
+        if manifest := store.manifest(stage):
+            row = {
+                "stage": stage.verb, "label": stage.label, "status": manifest.status,
+                "seconds": round(manifest.seconds, 3),
+                "peak_memory_mib": (manifest.peak_memory or 0) >> 20,
+                "device": manifest.device, "key": stage.key,
+            }  # fmt: skip
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def write_costs(path: Path, frame: pd.DataFrame) -> None:
+    """Write the measured costs beside the board."""
+    frame.to_csv(path, index=False)

@@ -1,0 +1,343 @@
+"""The order of stages: the only module that knows it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.config import Choice, Experiment, split_variant
+from harness.contracts.method import Method
+from harness.contracts.task import Task, TaskPlugin
+from harness.data.identity import fingerprint, locate
+from harness.errors import RequestError, unknown
+from harness.registry import load_method, load_task, source_files
+from harness.stage import Stage
+
+BASE = "reference"
+"""Name of the row of the untrained reference policy."""
+
+SPARE = 1.15
+"""Prompts per wanted pair: some samples are empty or equal and make no pair."""
+
+CHECKPOINT_STEPS = 25
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method with its settings: one row of every board.
+
+    Attributes:
+        label: the settings that differ from the defaults, "" where none does.
+    """
+
+    method: Method
+    path: str
+    settings: Mapping[str, Any]
+    label: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """One variant of a task: pairs of its own, and so a ranking of its own."""
+
+    name: str
+    plugin: TaskPlugin
+    path: str
+    variant: str
+    settings: Mapping[str, Any]
+
+    @cached_property
+    def task(self) -> Task:
+        """The task for its settings."""
+        return self.plugin.build(**self.settings)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of one row on one board, and the stages that end in its scores.
+
+    Attributes:
+        row: None for the reference policy.
+        train: None for the reference policy, which is not trained here.
+    """
+
+    board: Board
+    row: Row | None
+    seed: int
+    train: Stage | None
+    score: Stage
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that an experiment makes, in an order in which it can be made."""
+
+    experiment: Experiment
+    rows: Sequence[Row]
+    boards: Sequence[Board]
+    cells: Sequence[Cell]
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """Every stage once, inputs before what reads them."""
+        found: dict[str, Stage] = {}
+
+        def visit(stage: Stage) -> None:
+            for source in stage.inputs.values():
+                visit(source)
+            found.setdefault(stage.key, stage)
+
+        for cell in self.cells:
+            visit(cell.score)
+        return list(found.values())
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Resolve every name, check every setting and lay out the stages; nothing is made.
+
+    Raises:
+        RequestError: an unknown method, task, variant or setting, or a value out of its range.
+        DataError: a model or a data set that does not exist.
+    """
+    rows = _rows(experiment.methods)
+    boards = [board for choice in experiment.tasks for board in _boards(choice)]
+    names = [board.name for board in boards]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RequestError(f"task '{twice}' is named twice")
+    cells = [cell for board in boards for cell in _Layout(experiment, board).cells(rows)]
+    return Plan(experiment, rows, boards, cells)
+
+
+def _rows(choices: Sequence[Choice]) -> list[Row]:
+    rows = []
+    for choice in choices:
+        method = load_method(choice.name)
+        settings = method.resolve(choice.settings)
+        changed = {k: v for k, v in settings.items() if v != method.defaults[k]}
+        label = " ".join(f"{k}={v}" for k, v in sorted(changed.items()))
+        path = str(Path(choice.name).resolve()) if choice.name.endswith(".py") else choice.name
+        rows.append(Row(method, path, settings, label))
+    for i, row in enumerate(rows):
+        if (row.method.name, row.label) in [(r.method.name, r.label) for r in rows[:i]]:
+            raise RequestError(f"method '{row.method.name}' is named twice with the same settings")
+        if row.method.name == BASE:
+            raise RequestError(f"a method cannot be called '{BASE}': that is the untrained policy")
+    return rows
+
+
+def _boards(choice: Choice) -> Iterator[Board]:
+    name, variant = split_variant(choice.name)
+    plugin = load_task(name)
+    settings = plugin.resolve(choice.settings)
+    for key in plugin.paths:
+        if settings[key] is not None and isinstance(found := locate(str(settings[key])), Path):
+            settings[key] = str(found.resolve())
+    plugin.build(**settings)
+    if variant is not None and variant not in plugin.variants:
+        raise unknown(f"variant of task '{name}'", variant, plugin.variants)
+    path = str(Path(name).resolve()) if name.endswith(".py") else name
+    for each in [variant] if variant else plugin.variants or ("",):
+        yield Board(f"{plugin.name}-{each}" if each else plugin.name, plugin, path, each, settings)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The stages of one board; equal stages of several boards have equal keys and are made once."""
+
+    experiment: Experiment
+    board: Board
+
+    def cells(self, rows: Sequence[Row]) -> Iterator[Cell]:
+        for seed in range(self.experiment.seeds):
+            completions = self._generate(None, seed, f"generate {self._at(BASE, seed)}")
+            yield Cell(self.board, None, seed, None, self._score(completions, BASE, seed))
+        for row in rows:
+            for seed in range(self.experiment.seeds):
+                name = f"{row.method.name} {row.label}".strip()
+                train = self._train(row, seed, f"train {self._at(name, seed)}")
+                completions = self._generate(train, seed, f"generate {self._at(name, seed)}")
+                yield Cell(self.board, row, seed, train, self._score(completions, name, seed))
+
+    def _at(self, name: str, seed: int) -> str:
+        return f"{name}, seed {seed}, {self.board.name}"
+
+    @cached_property
+    def _task(self) -> dict[str, Any]:
+        """Settings of every stage that asks the task, with the content of what it reads."""
+        paths = [self.board.settings[key] for key in self.board.plugin.paths]
+        return {
+            "task": self.board.path,
+            "task_settings": dict(self.board.settings),
+            "content": [None if path is None else fingerprint(str(path)) for path in paths],
+        }
+
+    @cached_property
+    def _plugins(self) -> tuple[Path, ...]:
+        return tuple(source_files(self.board.path, "tasks"))
+
+    @cached_property
+    def _corpus(self) -> Stage:
+        b = self.experiment.budget
+        sizes = {
+            "texts": b.warm_start.texts if b.warm_start.epochs else 0,
+            "train": math.ceil(b.pairs * SPARE),
+            "validation": math.ceil(b.validation_pairs * SPARE), "test": b.test_prompts,
+        }  # fmt: skip
+        settings = {**self._task, "sizes": sizes, "seed": self.experiment.data_seed}
+        return Stage(
+            "corpus", f"texts and prompts, {self.board.plugin.name}",
+            "harness.data.corpus:make_corpus", settings, {}, self._plugins,
+        )  # fmt: skip
+
+    @cached_property
+    def _policy(self) -> Stage:
+        x, w = self.experiment, self.experiment.budget.warm_start
+        model = x.model
+        if model is not None and isinstance(found := locate(model), Path):
+            model = str(found.resolve())
+        settings = {
+            **self._task, **asdict(w), "model": model, "seed": x.data_seed,
+            "model_content": None if model is None else fingerprint(model, "model"),
+            "precision": x.budget.precision, "micro": 2 * x.budget.micro_pairs,
+            "checkpoint_steps": CHECKPOINT_STEPS,
+        }  # fmt: skip
+        return Stage(
+            "policy", f"warm start of the reference policy, {self.board.plugin.name}",
+            "harness.train.warm_start:warm_start", settings, {"corpus": self._corpus},
+            self._plugins,
+        )  # fmt: skip
+
+    @cached_property
+    def _samples(self) -> Stage:
+        return self._completions(
+            "sample", f"samples for pairs, {self.board.plugin.name}", None,
+            splits=["train", "validation"], samples=2, seed=self.experiment.data_seed,
+            logprobs=False,
+        )  # fmt: skip
+
+    @cached_property
+    def _pairs(self) -> Stage:
+        settings = {
+            **self._task, "variant": self.board.variant, "seed": self.experiment.data_seed
+        }  # fmt: skip
+        return Stage(
+            "pairs", f"labelled pairs, {self.board.name}", "harness.data.corpus:make_pairs",
+            settings, {"corpus": self._corpus, "samples": self._samples}, self._plugins,
+        )  # fmt: skip
+
+    @cached_property
+    def _tokens(self) -> Stage:
+        b = self.experiment.budget
+        limits = {
+            "prompt_tokens": b.max_prompt_tokens, "response_tokens": b.max_response_tokens,
+            "overlong": b.overlong,
+        }  # fmt: skip
+        most = {"train": b.pairs, "validation": b.validation_pairs}
+        return Stage(
+            "tokens", f"token ids, {self.board.name}", "harness.data.token_store:tokenise_pairs",
+            {"limits": limits, "most": most}, {"pairs": self._pairs, "policy": self._policy},
+        )  # fmt: skip
+
+    @property
+    def _numbers(self) -> dict[str, Any]:
+        """What moves a log-prob beside the model and the ids."""
+        return {"precision": self.experiment.budget.precision, "engine": self.experiment.engine}
+
+    @cached_property
+    def _reference(self) -> Stage:
+        return Stage(
+            "reference", f"reference log-probs, {self.board.name}",
+            "harness.train.reference:score_reference", self._numbers,
+            {"tokens": self._tokens, "policy": self._policy},
+        )  # fmt: skip
+
+    @cached_property
+    def _reward_model(self) -> Stage:
+        b = self.experiment.budget
+        settings = {
+            **asdict(b.reward_model), "precision": b.precision, "micro": b.micro_pairs,
+            "seed": self.experiment.data_seed, "checkpoint_steps": CHECKPOINT_STEPS,
+        }  # fmt: skip
+        return Stage(
+            "reward-model", f"reward model, {self.board.name}",
+            "harness.train.reward:train_reward_model", settings,
+            {"tokens": self._tokens, "policy": self._policy},
+        )  # fmt: skip
+
+    @cached_property
+    def _margins(self) -> Stage:
+        return Stage(
+            "margins", f"reward margins, {self.board.name}", "harness.train.reward:score_margins",
+            {"precision": self.experiment.budget.precision},
+            {"tokens": self._tokens, "policy": self._policy, "reward_model": self._reward_model},
+        )  # fmt: skip
+
+    def _train(self, row: Row, seed: int, label: str) -> Stage:
+        b = self.experiment.budget
+        optimisation = {
+            key: getattr(b, key)
+            for key in ("learning_rate", "schedule", "warmup", "weight_decay", "beta1", "beta2",
+                        "epsilon", "clip")
+        }  # fmt: skip
+        targets = b.lora.targets
+        lora = {
+            "rank": b.lora.rank, "alpha": b.lora.alpha,
+            "targets": targets if targets == "all-linear" else targets.split(","),
+        }  # fmt: skip
+        settings = {
+            **self._numbers, "method": row.path, "method_settings": dict(row.settings),
+            "seed": seed, "epochs": b.epochs, "pairs_per_step": b.pairs_per_step,
+            "micro_pairs": b.micro_pairs, "optimisation": optimisation,
+            "lora": lora if b.lora.rank else None, "checkpoint_steps": CHECKPOINT_STEPS,
+            "reward_epochs": b.reward_model.epochs,
+        }  # fmt: skip
+        inputs = {"tokens": self._tokens, "policy": self._policy}
+        if "reference" in row.method.reads:
+            inputs["reference"] = self._reference
+        if {"margin", "rewards"} & set(row.method.reads):
+            inputs["margins"] = self._margins
+        plugins = tuple(source_files(row.path, "methods"))
+        return Stage("train", label, "harness.train.cell:train_cell", settings, inputs, plugins)
+
+    def _generate(self, trained: Stage | None, seed: int, label: str) -> Stage:
+        return self._completions(
+            "generate", label, trained, splits=["test"], samples=self.experiment.budget.samples,
+            # Another stream than the samples that pairs are made of; the same for every method.
+            seed=1000 * (self.experiment.data_seed + 1) + seed,
+            logprobs=self.board.task.temperature == 1.0,
+        )  # fmt: skip
+
+    def _completions(
+        self,
+        verb: str,
+        label: str,
+        trained: Stage | None,
+        *,
+        splits: Sequence[str],
+        samples: int,
+        seed: int,
+        logprobs: bool,
+    ) -> Stage:
+        b = self.experiment.budget
+        decoding = {
+            "samples": samples, "temperature": self.board.task.temperature,
+            "max_tokens": b.max_response_tokens,
+        }  # fmt: skip
+        settings = {
+            **self._numbers, "splits": list(splits), "decoding": decoding, "seed": seed,
+            "logprobs": logprobs, "max_prompt_tokens": b.max_prompt_tokens,
+        }  # fmt: skip
+        inputs = {"corpus": self._corpus, "policy": self._policy}
+        if trained is not None:
+            inputs["trained"] = trained
+        return Stage(verb, label, "harness.generate.complete:generate", settings, inputs)
+
+    def _score(self, completions: Stage, name: str, seed: int) -> Stage:
+        return Stage(
+            "score", f"score {self._at(name, seed)}", "harness.judge.score:score", self._task,
+            {"completions": completions}, self._plugins,
+        )  # fmt: skip

@@ -1,0 +1,110 @@
+"""One cell's training: one method, its settings and one seed, under the experiment's budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from harness.budget import ModelSize, bill
+from harness.contracts.method import Method, State
+from harness.data.token_store import load_pairs
+from harness.data.tokens import TokenPair
+from harness.registry import load_method
+from harness.stage import Work
+from harness.train import device
+from harness.train.checkpoint import History
+from harness.train.engine import ENGINES
+from harness.train.gate import LIMITS, open_gate
+from harness.train.loop import Optimisation, fit, order
+from harness.train.policy import adapt, load_policy, save_policy, without_dropout
+from harness.train.run import Ingredients, Run, validate
+from harness.train.step import Learner, sees_whole_step
+
+
+def train_cell(work: Work) -> Mapping[str, Any]:
+    """Stage: a trained policy (or adapter), its history, the gate's findings and the bill.
+
+    Raises:
+        DivergedError: a loss or a gradient left the finite numbers.
+        GateError: the first step is not what it must be.
+    """
+    s = work.settings
+    device.exactly()
+    where = device.device()
+    method = load_method(s["method"])
+    model, tokenizer = load_policy(work.inputs["policy"])
+    size = measure(model)
+    model = without_dropout(adapt(model, s["lora"], s["seed"]).to(where))
+    learner = Learner(
+        ENGINES[s["engine"]], model, method, s["method_settings"], s["micro_pairs"]
+    )  # fmt: skip
+    pairs = load_pairs(work.inputs["tokens"], "train")
+    run = Run(
+        learner, pairs, Ingredients.load(method, work.inputs, "train", where=where, seed=s["seed"])
+    )
+    steps = order(len(pairs), s["epochs"], s["pairs_per_step"], s["seed"])
+    with device.precision(where, s["precision"]):
+        gate = open_gate(run, steps[0], s["seed"], LIMITS[s["precision"]])
+        state, history = fit(
+            model, steps, run.objective(), Optimisation(**s["optimisation"]), scratch=work.scratch,
+            checkpoint_steps=s["checkpoint_steps"], report=work.report, state=run.start(),
+        )  # fmt: skip
+        held_out = validate(run.on(work.inputs, "validation"), state)
+    save_policy(model, tokenizer, work.out)
+    _save_history(work.out, history, state)
+    return {
+        "pairs": len(steps) * s["pairs_per_step"], "steps": len(steps), "gate": gate,
+        "validation": held_out, "clipped": history.clipped, "state": digest(state),
+        "loss": {"first": history.losses[0], "last": history.losses[-1]},
+        "bill": _bill(s, size, pairs, steps, method), **device.facts(where),
+    }  # fmt: skip
+
+
+def measure(model: Any) -> ModelSize:
+    """Parameters of body and head that a token is multiplied with; embeddings are looked up."""
+    head = model.get_output_embeddings().weight.numel()
+    embedding = model.get_input_embeddings().weight
+    tied = embedding is model.get_output_embeddings().weight
+    every = sum(p.numel() for p in model.parameters())
+    return ModelSize(body=every - head - (0 if tied else embedding.numel()), head=head)
+
+
+def digest(state: State | None) -> str | None:
+    """A short hash of a method's state."""
+    if state is None:
+        return None
+    text = json.dumps({name: float(value).hex() for name, value in sorted(state.items())})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _bill(
+    s: Mapping[str, Any],
+    size: ModelSize,
+    pairs: Sequence[TokenPair],
+    steps: Sequence[Sequence[int]],
+    method: Method,
+) -> dict[str, Any]:
+    answers = [len(pair.chosen) + len(pair.rejected) for pair in pairs]
+    both = [2 * len(pair.prompt) + n for pair, n in zip(pairs, answers, strict=True)]
+    rows = [row for step in steps for row in step]
+    found = bill(
+        size,
+        tokens=sum(both[row] for row in rows),
+        answer_tokens=sum(answers[row] for row in rows),
+        data_tokens=sum(both),
+        data_answer_tokens=sum(answers),
+        reads=method.reads,
+        two_passes=sees_whole_step(method) and s["micro_pairs"] < s["pairs_per_step"],
+        lora=s["lora"] is not None,
+        reward_epochs=s["reward_epochs"],
+    )
+    return {**asdict(found), "total": found.total}
+
+
+def _save_history(folder: Path, history: History, state: State | None) -> None:
+    named = {name: float(value) for name, value in (state or {}).items()}
+    (folder / "history.json").write_text(json.dumps({**vars(history), "state": named}))

@@ -1,0 +1,92 @@
+"""The gate at the start of a run: engine, cache and first loss must be what they have to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.contracts.logprobs import PairLogProbs
+from harness.errors import GateError
+from harness.train.engine import noise_floor
+from harness.train.run import Run
+
+SAMPLE_PAIRS = 32
+"""Pairs whose cached reference log-probs are scored again at the start of a run."""
+
+ORACLE_PAIRS = 4
+"""Pairs that the engine and the oracle are compared on."""
+
+LIMITS: Mapping[str, Mapping[str, float]] = {
+    "fp32": {"oracle": 1e-3, "cache": 1e-3, "loss": 1e-3},
+    "bf16": {"oracle": 0.5, "cache": 0.5, "loss": 0.1},
+}
+"""The most that the gate lets through: nats per token, nats per token, and the first loss relative
+to 1 + |loss|. What was really found goes into the manifest."""
+
+
+def open_gate(
+    run: Run, first: Sequence[int], seed: int, limits: Mapping[str, float]
+) -> dict[str, Any]:
+    """Compare engine, cache and first loss with what they must be, before a weight is touched.
+
+    Returns:
+        the differences that were found, for the manifest.
+
+    Raises:
+        GateError: one of them is over its limit; the run is void.
+    """
+    sample = np.random.default_rng(seed).permutation(len(run.pairs))[:SAMPLE_PAIRS].tolist()
+    few = [run.pairs[row] for row in sample[:ORACLE_PAIRS]]
+    learner, cache = run.learner, run.ingredients.reference
+    found: dict[str, Any] = {
+        "noise_floor": noise_floor(learner.engine, learner.model, few, limits["oracle"])
+    }
+    if cache is None:
+        return found
+    where = run.ingredients.where
+    with torch.no_grad():
+        # Nothing is trained yet, so the policy in memory is the reference policy.
+        found["reference"] = check_cache(
+            run.logprobs(sample), cache.rows(sample, where), limits["cache"]
+        )
+        loss = float(run.losses(first, run.logprobs(first), run.start()).mean())
+        expected = float(run.losses(first, cache.rows(first, where), run.start()).mean())
+    found |= {"first_loss": loss, "expected_loss": expected}
+    _check_loss(loss, expected, "from the cached reference", limits["loss"])
+    if run.method.at_reference is not None:
+        _check_loss(loss, run.method.at_reference, "declared by the method", limits["loss"])
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def check_cache(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> float:
+    """Largest difference per token between cached and fresh reference log-probs, in nats.
+
+    Raises:
+        GateError: the cache belongs to another model, precision or truncation.
+    """
+    worst = 0.0
+    for a, b in ((fresh.chosen, cached.chosen), (fresh.rejected, cached.rejected)):
+        if not torch.equal(a.mask, b.mask):
+            raise GateError("cached reference log-probs have other lengths than the pairs have")
+        worst = max(worst, float((a.values - b.values).masked_fill(~a.mask, 0.0).abs().max()))
+    if not worst <= limit:
+        raise GateError(
+            f"cached reference log-probs are off by {worst:.3g} nats per token (limit {limit:g}): "
+            "the cache was made by another model, precision or kernel"
+        )
+    return worst
+
+
+def _check_loss(loss: float, wanted: float, why: str, limit: float) -> None:
+    # A loss that is not finite is the loop's business: it ends the run as diverged.
+    if not (math.isfinite(loss) and math.isfinite(wanted)):
+        return
+    if abs(loss - wanted) > limit * (1 + abs(wanted)):
+        raise GateError(
+            f"the first loss is {loss:.6g} but must be {wanted:.6g} ({why}): before the first step "
+            "policy and reference have to be the same model"
+        )

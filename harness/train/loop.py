@@ -1,0 +1,127 @@
+"""The one training loop: AdamW, schedule, clipping, checkpoints. It knows no loss and no data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.contracts.method import State
+from harness.errors import DivergedError
+from harness.train.checkpoint import History, Position, load, save
+
+Objective: TypeAlias = Callable[[int, Sequence[int], State | None], tuple[float, State | None]]
+"""(step, data rows, state) to (mean loss, next state); leaves the gradient in the parameters."""
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW and its schedule; part of the budget, the same for every method.
+
+    Attributes:
+        learning_rate: its peak.
+        warmup: share of all steps in which it rises linearly.
+        clip: largest norm of the gradient; 0 turns clipping off.
+    """
+
+    learning_rate: float
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    clip: float = 1.0
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step (from 0): a function of the step alone, so nothing to save."""
+        rising = math.ceil(self.warmup * steps)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        done = (step - rising) / max(1, steps - rising)
+        factor = {
+            "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+            "linear": 1 - done,
+            "constant": 1.0,
+        }[self.schedule]
+        return self.learning_rate * factor
+
+
+def order(rows: int, epochs: int, per_step: int, seed: int) -> list[list[int]]:
+    """Data rows of every step: a new permutation each epoch, the incomplete last step left out."""
+    rows_in_order = [
+        int(row)
+        for epoch in range(epochs)
+        for row in np.random.default_rng([seed, epoch]).permutation(rows)
+    ]
+    steps = len(rows_in_order) // per_step
+    return [rows_in_order[i * per_step : (i + 1) * per_step] for i in range(steps)]
+
+
+def fit(
+    model: nn.Module,
+    steps: Sequence[Sequence[int]],
+    objective: Objective,
+    optimisation: Optimisation,
+    *,
+    scratch: Path,
+    checkpoint_steps: int,
+    report: Callable[[int, int, str], None],
+    state: State | None = None,
+) -> tuple[State | None, History]:
+    """Train the parameters that require a gradient, from the last checkpoint where there is one.
+
+    A run that was killed and goes on ends with the same bits as one that was not: a checkpoint
+    holds weights, optimizer, method state, random state and history; the schedule and the data
+    cursor are functions of the step.
+
+    Raises:
+        DivergedError: a loss or a gradient is not finite; says at which step.
+    """
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=0.0, betas=(optimisation.beta1, optimisation.beta2),
+        eps=optimisation.epsilon, weight_decay=optimisation.weight_decay,
+    )  # fmt: skip
+    at = load(scratch, parameters, optimizer) or Position(0, state, History())
+    state, history = at.state, at.history
+    for step in range(at.step, len(steps)):
+        loss, state = objective(step, steps[step], state)
+        norm = float(nn.utils.get_total_norm(_gradients(parameters)))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            what = "loss" if not math.isfinite(loss) else "gradient"
+            raise DivergedError(f"{what} became {loss if what == 'loss' else norm} at step {step}")
+        _apply(parameters, optimizer, optimisation, optimisation.rate(step, len(steps)), norm)
+        history.losses.append(loss)
+        history.norms.append(norm)
+        history.clipped += bool(optimisation.clip and norm > optimisation.clip)
+        if (step + 1) % checkpoint_steps == 0 and step + 1 < len(steps):
+            save(scratch, Position(step + 1, state, history), parameters, optimizer)
+        report(step + 1, len(steps), "steps")
+    return state, history
+
+
+def _gradients(parameters: Mapping[str, nn.Parameter]) -> list[Tensor]:
+    return [p.grad for p in parameters.values() if p.grad is not None]
+
+
+def _apply(
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    optimisation: Optimisation,
+    rate: float,
+    norm: float,
+) -> None:
+    if optimisation.clip and norm > optimisation.clip:
+        for gradient in _gradients(parameters):
+            gradient.mul_(optimisation.clip / norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)

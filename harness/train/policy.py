@@ -1,0 +1,106 @@
+"""Policies: built from a config, loaded from a folder or a hub, saved as safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from harness.contracts.task import SmallModel
+from harness.errors import DataError
+
+logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
+
+
+def build_small(spec: SmallModel, seed: int) -> tuple[Any, Any]:
+    """A Llama of random weights and its word tokenizer, from a world's vocabulary."""
+    words = {word: i for i, word in enumerate((*SPECIAL, *spec.words))}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", words["<bos>"])]
+    )
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>",
+        unk_token="<unk>",
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(words), pad_token_id=0, bos_token_id=1, eos_token_id=2, **spec.config
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def load_policy(source: str | Path, revision: str | None = None) -> tuple[Any, Any]:
+    """A causal model in fp32 and its tokenizer, from a folder or a hub id.
+
+    Raises:
+        DataError: there is no such model, or its weights are not safetensors.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, revision=revision, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"'{source}' is not a causal language model that can be loaded: {error}. It needs "
+            "config.json, tokenizer files and *.safetensors"
+        ) from error
+    return model, tokenizer
+
+
+def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write weights (safetensors), config and tokenizer; `load_policy` reads them back."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def without_dropout(model: Any) -> Any:
+    """Switch dropout off for good: policy and reference must agree at the first step."""
+    return model.eval()
+
+
+def adapt(model: Any, lora: Mapping[str, Any] | None, seed: int) -> Any:
+    """The model itself for full fine-tuning, or with fresh LoRA adapters and the rest frozen.
+
+    Args:
+        model: a causal model.
+        lora: rank, alpha and target modules ("all-linear" or a list of names), or None.
+        seed: of the adapter's random half; the other half is zero, so nothing changes yet.
+    """
+    if lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"],
+        lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    return get_peft_model(model, config)
+
+
+def load_trained(reference: Path, trained: Path) -> tuple[Any, Any]:
+    """The policy of a finished training stage: a whole model, or an adapter on the reference."""
+    if not (trained / "adapter_config.json").exists():
+        return load_policy(trained)
+    from peft import PeftModel
+
+    model, tokenizer = load_policy(reference)
+    return PeftModel.from_pretrained(model, trained), tokenizer

@@ -1,0 +1,161 @@
+"""The reward model of the methods that read margins: the policy's backbone with a scalar head."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_model, save_file, save_model
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from torch.nn.utils.rnn import pad_sequence
+
+from harness.contracts.method import State
+from harness.data.token_store import load_pairs
+from harness.data.tokens import Ids, TokenPair
+from harness.stage import Work
+from harness.train import device
+from harness.train.batches import by_length
+from harness.train.engine import backbone
+from harness.train.loop import Objective, Optimisation, fit, order
+from harness.train.policy import load_policy, without_dropout
+
+
+class RewardModel(nn.Module):
+    """A scalar for a prompt and an answer, read off the last token's hidden state."""
+
+    def __init__(self, body: Any) -> None:
+        super().__init__()
+        self.body = body
+        self.score = nn.Linear(body.config.get_text_config().hidden_size, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, texts: Sequence[Ids]) -> Tensor:
+        """Rewards [texts], fp32; right-padded, positions counted from the first token."""
+        where = self.score.weight.device
+        rows = [torch.tensor(ids) for ids in texts]
+        ids = pad_sequence(rows, batch_first=True).to(where)
+        attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(where)
+        positions = torch.arange(ids.shape[1], device=where).expand_as(ids)
+        hidden = self.body(
+            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
+        ).last_hidden_state
+        last = hidden[torch.arange(len(rows)), attention.sum(-1) - 1]
+        rewards: Tensor = self.score(last.float()).squeeze(-1)
+        return rewards
+
+
+def train_reward_model(work: Work) -> Mapping[str, Any]:
+    """Stage: a Bradley-Terry reward model of the training pairs; accuracy on held-out ones.
+
+    The loss is the mean of -log sigmoid(r(chosen) - r(rejected)) over training pairs only; the
+    validation pairs give accuracy and calibration for the manifest.
+    """
+    s = work.settings
+    device.exactly()
+    where = device.device()
+    torch.manual_seed(s["seed"])
+    model = RewardModel(backbone(load_policy(work.inputs["policy"])[0])).to(where)
+    without_dropout(model)
+    pairs = load_pairs(work.inputs["tokens"], "train")
+    steps = order(len(pairs), s["epochs"], s["per_step"], s["seed"])
+    with device.precision(where, s["precision"]):
+        _, history = fit(
+            model, steps, _objective(model, pairs, s["micro"]),
+            Optimisation(s["learning_rate"], weight_decay=0.01), scratch=work.scratch,
+            checkpoint_steps=s["checkpoint_steps"], report=work.report,
+        )  # fmt: skip
+        held_out = margins(model, load_pairs(work.inputs["tokens"], "validation"))
+    save_model(model, str(work.out / "model.safetensors"))
+    (work.out / "history.json").write_text(json.dumps(vars(history)))
+    return {"steps": len(steps), "held_out": calibration(held_out), **device.facts(where)}
+
+
+def _objective(model: RewardModel, pairs: Sequence[TokenPair], micro: int) -> Objective:
+    def objective(
+        _step: int, rows: Sequence[int], _state: State | None
+    ) -> tuple[float, State | None]:
+        total = 0.0
+        for start in range(0, len(rows), micro):
+            batch = [pairs[row] for row in rows[start : start + micro]]
+            chosen, rejected = _rewards(model, batch)
+            loss = -logsigmoid(chosen - rejected).sum() / len(rows)
+            torch.autograd.backward(loss)
+            total += float(loss.detach())
+        return total, None
+
+    return objective
+
+
+def _rewards(model: RewardModel, pairs: Sequence[TokenPair]) -> tuple[Tensor, Tensor]:
+    texts = [pair.prompt + pair.chosen for pair in pairs]
+    rewards = model(texts + [pair.prompt + pair.rejected for pair in pairs])
+    return rewards[: len(pairs)], rewards[len(pairs) :]
+
+
+def margins(
+    model: RewardModel,
+    pairs: Sequence[TokenPair],
+    report: Callable[[int, int, str], None] = lambda done, total, unit: None,
+) -> NDArray[np.float32]:
+    """Rewards of the chosen and of the rejected answer, [2, pairs]."""
+    found = np.zeros((2, len(pairs)), dtype=np.float32)
+    done = 0
+    lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in pairs]
+    with torch.no_grad():
+        for rows in by_length(lengths):
+            chosen, rejected = _rewards(model, [pairs[row] for row in rows])
+            found[0, rows], found[1, rows] = chosen.cpu(), rejected.cpu()
+            done += len(rows)
+            report(done, len(pairs), "pairs")
+    return found
+
+
+def calibration(rewards: NDArray[np.float32], bins: int = 10) -> dict[str, Any]:
+    """How good the predicted preference probabilities of held-out pairs are.
+
+    Args:
+        rewards: [2, pairs], chosen first.
+        bins: of equal width over the confidence of the predicted winner, 0.5 to 1.
+
+    Returns:
+        accuracy (a tie counts half), log-loss in nats, and the expected calibration error: the
+        mean distance between confidence and accuracy over the bins, weighted by their pairs.
+    """
+    margin = (rewards[0] - rewards[1]).astype(np.float64)
+    right = (margin > 0) + 0.5 * (margin == 0)
+    confidence = 1 / (1 + np.exp(-np.abs(margin)))
+    index = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    gaps = [abs(float(confidence[index == b].sum() - right[index == b].sum())) for b in range(bins)]
+    return {
+        "pairs": len(margin),
+        "accuracy": float(right.mean()),
+        "log_loss": float(np.logaddexp(0.0, -margin).mean()),
+        "calibration_error": sum(gaps) / len(margin),
+        "margin": {"mean": float(margin.mean()), "sd": float(margin.std())},
+    }
+
+
+def score_margins(work: Work) -> Mapping[str, Any]:
+    """Stage: rewards of both answers of every pair, for all methods that read them."""
+    s = work.settings
+    device.exactly()
+    where = device.device()
+    model = RewardModel(backbone(load_policy(work.inputs["policy"])[0]))
+    load_model(model, str(work.inputs["reward_model"] / "model.safetensors"))
+    without_dropout(model.to(where))
+    with device.precision(where, s["precision"]):
+        for split in ("train", "validation"):
+            found = margins(model, load_pairs(work.inputs["tokens"], split), work.report)
+            tensors = {"chosen": torch.from_numpy(found[0]), "rejected": torch.from_numpy(found[1])}
+            save_file({k: t.contiguous() for k, t in tensors.items()}, _file(work.out, split))
+    return device.facts(where)
+
+
+def _file(folder: Path, split: str) -> Path:
+    return folder / f"{split}.safetensors"

@@ -1,0 +1,136 @@
+"""A training run as its steps see it: a learner, its pairs, and what the loss reads of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from harness.contracts.logprobs import PairLogProbs
+from harness.contracts.method import Method, State
+from harness.data.token_store import load_pairs
+from harness.data.tokens import TokenPair
+from harness.records import Split
+from harness.train.loop import Objective
+from harness.train.reference import ReferenceCache
+from harness.train.step import Learner, evaluate
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What losses read beside the policy, for one split; opened only where the method names it."""
+
+    method: Method
+    reference: ReferenceCache | None
+    rewards: tuple[Tensor, Tensor] | None
+    where: torch.device
+    seed: int
+
+    @classmethod
+    def load(
+        cls, method: Method, inputs: Mapping[str, Path], split: str, *, where: torch.device,
+        seed: int,
+    ) -> Ingredients:  # fmt: skip
+        """Open the caches of a split that the method reads."""
+        reads = set(method.reads)
+        reference = ReferenceCache(inputs["reference"], split) if "reference" in reads else None
+        rewards = None
+        if reads & {"margin", "rewards"}:
+            found = load_file(inputs["margins"] / f"{split}.safetensors")
+            rewards = (found["chosen"].to(where), found["rejected"].to(where))
+        return cls(method, reference, rewards, where, seed)
+
+    def rows(self, rows: Sequence[int], step: int) -> dict[str, Any]:
+        """What the loss reads of these pairs in this step, by the names in its signature."""
+        given: dict[str, Any] = {}
+        if self.reference is not None:
+            given["reference"] = self.reference.rows(rows, self.where)
+        if self.rewards is not None:
+            index = torch.tensor(list(rows), device=self.where)
+            chosen, rejected = (side[index] for side in self.rewards)
+            given |= {"rewards": (chosen, rejected), "margin": chosen - rejected}
+        if "rng" in self.method.reads:
+            # A function of seed and step: nothing to save, and the same for any split of the step.
+            word = int(np.random.SeedSequence([self.seed, step]).generate_state(1)[0])
+            given["rng"] = torch.Generator(self.where).manual_seed(word)
+        return {name: given[name] for name in self.method.reads if name in given}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one split of the pairs."""
+
+    learner: Learner
+    pairs: Sequence[TokenPair]
+    ingredients: Ingredients
+
+    @property
+    def method(self) -> Method:
+        """The method that is run."""
+        return self.learner.method
+
+    def start(self) -> State | None:
+        """What the method remembers before the first step: named scalars, fp64."""
+        if self.method.initial is None:
+            return None
+        return {k: torch.tensor(v, dtype=torch.float64) for k, v in self.method.initial.items()}
+
+    def objective(self) -> Objective:
+        """One step of training: gradient accumulated, mean loss and next state returned."""
+
+        def objective(
+            step: int, rows: Sequence[int], state: State | None
+        ) -> tuple[float, State | None]:
+            result = self.learner.accumulate_gradient(
+                [self.pairs[row] for row in rows],
+                lambda within: self.ingredients.rows([rows[i] for i in within], step),
+                state,
+            )
+            return float(result.losses.mean()), result.state
+
+        return objective
+
+    def logprobs(self, rows: Sequence[int]) -> PairLogProbs:
+        """The policy's log-probs of these pairs as it stands."""
+        return self.learner.logprobs([self.pairs[row] for row in rows])
+
+    def losses(self, rows: Sequence[int], policy: PairLogProbs, state: State | None) -> Tensor:
+        """Losses for given log-probs of the policy; the state after them is thrown away."""
+        given = self.ingredients.rows(rows, step=0)
+        return evaluate(self.method, self.learner.settings, policy, given, state)[0]
+
+    def on(self, inputs: Mapping[str, Path], split: Split) -> Run:
+        """The same learner on another split."""
+        i = self.ingredients
+        ingredients = Ingredients.load(self.method, inputs, split, where=i.where, seed=i.seed)
+        return replace(self, pairs=load_pairs(inputs["tokens"], split), ingredients=ingredients)
+
+
+def validate(run: Run, state: State | None) -> dict[str, Any]:
+    """Loss on held-out pairs, and how often the chosen answer is the likelier one.
+
+    The method's state is read and not moved: what evaluation returns is thrown away.
+    """
+    losses: list[float] = []
+    gaps: list[float] = []
+    size, everything = run.learner.micro_pairs, range(len(run.pairs))
+    with torch.no_grad():
+        for start in everything[::size]:
+            rows = everything[start : start + size]
+            policy = run.logprobs(rows)
+            losses += run.losses(rows, policy, state).tolist()
+            gaps += (policy.chosen.total() - policy.rejected.total()).tolist()
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return {
+        "pairs": len(losses),
+        "loss": sum(finite) / len(finite) if finite else None,
+        "not_finite": len(losses) - len(finite),
+        "chosen_likelier": sum(gap > 0 for gap in gaps) / len(gaps),
+    }
