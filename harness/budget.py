@@ -17,10 +17,10 @@ class WarmStart:
         max_tokens: longer texts are cut and have no end-of-sequence token then.
     """
 
-    epochs: int = 5
+    epochs: int = 6
     texts: int = 8000
-    per_step: int = 128
-    learning_rate: float = 3e-3
+    per_step: int = 64
+    learning_rate: float = 1e-2
     max_tokens: int = 128
 
 
@@ -28,8 +28,8 @@ class WarmStart:
 class RewardModel:
     """Training of the reward model, once per preference data set, for methods that read margins."""
 
-    epochs: int = 2
-    per_step: int = 32
+    epochs: int = 3
+    per_step: int = 64
     learning_rate: float = 1e-3
 
 
@@ -59,15 +59,15 @@ class Budget:
         samples: completions per test prompt.
     """
 
-    pairs: int = 1024
-    validation_pairs: int = 256
-    epochs: int = 2
+    pairs: int = 4096
+    validation_pairs: int = 512
+    epochs: int = 1
     pairs_per_step: int = 32
     micro_pairs: int = 32
     max_prompt_tokens: int = 64
-    max_response_tokens: int = 64
+    max_response_tokens: int = 48
     overlong: Literal["cut", "drop"] = "cut"
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.1
     weight_decay: float = 0.0

@@ -105,11 +105,25 @@ def plan(experiment: Experiment) -> Plan:
     """
     rows = _rows(experiment.methods)
     boards = [board for choice in experiment.tasks for board in _boards(choice)]
+    _check_model(experiment.model, boards)
     names = [board.name for board in boards]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RequestError(f"task '{twice}' is named twice")
     cells = [cell for board in boards for cell in _Layout(experiment, board).cells(rows)]
     return Plan(experiment, rows, boards, cells)
+
+
+def _check_model(model: str | None, boards: Sequence[Board]) -> None:
+    """What can be said of a model before it is loaded, so that nothing is begun in vain."""
+    if model is None:
+        if lacking := next((b for b in boards if b.task.small_model is None), None):
+            raise RequestError(f"'{lacking.plugin.name}' with these data needs --model")
+        return
+    place = locate(model)
+    if isinstance(place, Path):
+        for pattern in ("config.json", "*.safetensors", "tokenizer*"):
+            if not any(place.glob(pattern)):
+                raise RequestError(f"'{model}' is not a model folder: it holds no {pattern}")
 
 
 def _rows(choices: Sequence[Choice]) -> list[Row]:
@@ -144,6 +158,16 @@ def _boards(choice: Choice) -> Iterator[Board]:
         yield Board(f"{plugin.name}-{each}" if each else plugin.name, plugin, path, each, settings)
 
 
+def _source(model: str | None) -> dict[str, Any]:
+    """Where the first weights come from, and what is there right now: part of every key."""
+    if model is None:
+        return {"model": None, "revision": None, "content": None}
+    place, content = locate(model), fingerprint(model, "model")
+    if isinstance(place, Path):
+        return {"model": str(place.resolve()), "revision": None, "content": content}
+    return {"model": place.name, "revision": content, "content": content}
+
+
 @dataclass(frozen=True)
 class _Layout:
     """The stages of one board; equal stages of several boards have equal keys and are made once."""
@@ -172,7 +196,7 @@ class _Layout:
         return {
             "task": self.board.path,
             "task_settings": dict(self.board.settings),
-            "content": [None if path is None else fingerprint(str(path)) for path in paths],
+            "task_content": [None if path is None else fingerprint(str(path)) for path in paths],
         }
 
     @cached_property
@@ -196,12 +220,8 @@ class _Layout:
     @cached_property
     def _policy(self) -> Stage:
         x, w = self.experiment, self.experiment.budget.warm_start
-        model = x.model
-        if model is not None and isinstance(found := locate(model), Path):
-            model = str(found.resolve())
         settings = {
-            **self._task, **asdict(w), "model": model, "seed": x.data_seed,
-            "model_content": None if model is None else fingerprint(model, "model"),
+            **self._task, **asdict(w), **_source(x.model), "seed": x.data_seed,
             "precision": x.budget.precision, "micro": 2 * x.budget.micro_pairs,
             "checkpoint_steps": CHECKPOINT_STEPS,
         }  # fmt: skip

@@ -151,14 +151,11 @@ def test_progress_is_heard_with_its_unit_and_its_end(store: Store, tmp_path: Pat
 
 
 def test_a_worker_that_saw_a_failure_is_not_used_again(store: Store) -> None:
-    stages = [stage("write", text=""), stage("fail", message=""), stage("write", text="1")]
-    pids: list[int] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Started):
-            pids.extend(child.pid or 0 for child in multiprocessing.active_children())
-
-    carry_out(stages, store, workers=1, listen=listen)
+    stages = [stage("environment", n=0), stage("environment", n=1)]
+    stages += [stage("fail", message=""), stage("environment", n=2)]
+    run(store, *stages, workers=1)
+    manifests = [store.manifest(wanted) for wanted in stages]
+    pids = [manifest.facts["pid"] for manifest in manifests if manifest]
     assert pids[0] == pids[1] != pids[2]
 
 
@@ -171,7 +168,7 @@ def test_workers_use_one_thread_each_and_the_parent_as_before(
     run(store, wanted)
     manifest = store.manifest(wanted)
     assert manifest is not None
-    assert manifest.facts == {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    assert manifest.facts["OMP_NUM_THREADS"] == manifest.facts["MKL_NUM_THREADS"] == "1"
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
 
@@ -357,8 +354,9 @@ def test_workers_and_their_children_end_when_the_parent_is_killed(
     pids = _pids(tmp_path)
     assert not any(gone(pid) for pid in pids)
     parent.kill()
-    parent.communicate()
+    parent.wait()
     until(lambda: all(gone(pid) for pid in pids), seconds=5)
+    parent.communicate()
     assert not store.is_done(wanted)
     (tmp_path / "go").touch()
     outcomes, events = run(store, wanted)

@@ -87,6 +87,12 @@ def test_thousands_of_samples_are_nearly_all_distinct() -> None:
     assert 18 < np.mean([len(text.split(" ")) for text in texts]) < 22
 
 
+def test_no_sample_says_anything_twice() -> None:
+    for text in (*samples(0.0, count=4000), *samples(-1.0, count=2000), *samples(1.0, count=2000)):
+        said = text.split(" . ")
+        assert len({sentence.removesuffix(" .") for sentence in said}) == len(said), text
+
+
 def test_equal_seeds_give_equal_texts_and_other_seeds_others() -> None:
     rng = np.random.default_rng(0)
     assert tuple(reviews.sample(rng, 0.5) for _ in range(300)) == samples(0.5)[:300]

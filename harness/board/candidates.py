@@ -63,8 +63,10 @@ def gathered(scores: Scores, task: TaskHeader) -> list[Candidate]:
     """All rows of a task: in the order of the header's runs, then those that only have scores.
 
     Raises:
-        DataError: a value is there twice.
+        DataError: a value is there twice, or the primary metric is not one of the task.
     """
+    if task.primary not in {metric.name for metric in task.metrics}:
+        raise DataError(f"task '{task.name}' ranks by '{task.primary}', which is not its metric")
     frame = scores.frame[scores.frame.task == task.name]
     twice = frame[frame.duplicated(_KEY)]
     if len(twice):

@@ -121,9 +121,9 @@ def _measure(row: Candidate, metric: str) -> Measure:
 def _lines(comparison: Comparison, width: int) -> Iterator[str]:
     metric, gap = comparison.metric, comparison.gap
     better = f"{metric.better} is better" if metric.better else "no better direction"
-    title = f"{comparison.task}: {metric.name}, {better}"
-    yield from wrapped(title, width, "")
-    yield "=" * min(len(title), width)
+    title = wrapped(f"{comparison.task}: {metric.name}, {better}", width, "")
+    yield from title
+    yield "=" * max(map(len, title))
     yield from wrapped(conclusion(comparison), width, "* ")
     yield ""
     if gap is None:

@@ -20,7 +20,7 @@ def checked(scores: Scores, task: TaskHeader) -> tuple[Candidate, ...]:
     """All rows of a task, each with the reasons that keep it from being ranked.
 
     Raises:
-        DataError: a value is there twice.
+        DataError: a value is there twice, or the primary metric is not one of the task.
     """
     found = gathered(scores, task)
     trained = [c for c in found if not c.base]

@@ -50,7 +50,7 @@ def _task(header: Header, task: TaskHeader, found: Sequence[Candidate]) -> TaskB
     trained = [c for c in found if not c.base] or found
     seeds = sorted({s for c in trained for s, _ in c.seed_means(task.primary)})
     prompts = max((c.tables[task.primary].shape[1] for c in found), default=0)
-    reference = pick(complete, header.reference_method)
+    reference = pick([c for c in found if not c.reasons], header.reference_method)
     no_order = _no_order(seeds, complete, metrics[0])
     pairs = all_pairs(complete, metrics[0], claims=not no_order)
     return TaskBoard(
@@ -69,10 +69,7 @@ def _task(header: Header, task: TaskHeader, found: Sequence[Candidate]) -> TaskB
 
 
 def _primary_first(task: TaskHeader) -> tuple[Metric, ...]:
-    primary = [m for m in task.metrics if m.name == task.primary]
-    if not primary:
-        raise DataError(f"task '{task.name}' ranks by '{task.primary}', which is not its metric")
-    return (*primary, *(m for m in task.metrics if m.name != task.primary))
+    return tuple(sorted(task.metrics, key=lambda metric: metric.name != task.primary))
 
 
 def _ordered(complete: Sequence[Candidate], metric: Metric) -> list[Candidate]:

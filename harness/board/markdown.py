@@ -8,7 +8,7 @@ from harness.board.columns import Column, details, ranking
 from harness.board.contents import Board, TaskBoard
 from harness.board.footer import facts, methodology, settings
 from harness.board.terminal import not_ranked, summary
-from harness.board.text import markdown, visible
+from harness.board.text import markdown, markdown_line, visible
 from harness.board.verdict import verdict
 
 
@@ -18,25 +18,28 @@ def document(board: Board) -> str:
 
 
 def _lines(board: Board) -> Iterator[str]:
-    yield f"# {markdown(board.experiment)}"
+    yield f"# {markdown_line(board.experiment)}"
     yield ""
     # Indented, not fenced: text on one line cannot end an indented block.
     yield f"    {visible(board.command)}"
+    for note in board.notes:
+        yield ""
+        yield f"> {markdown_line(note)}"
     for task in board.tasks:
         yield ""
         yield from _task(task)
     yield ""
     yield "## How to read this"
     yield ""
-    yield from _bullets([*methodology(board), *board.notes])
-    yield f"- Budget of every run: {markdown(settings(board.budget))}"
-    yield f"- Versions: {markdown(settings(board.versions))}"
+    yield from _bullets(methodology(board))
+    yield f"- Budget of every run: {markdown(settings(board.budget))}."
+    yield f"- Versions: {markdown(settings(board.versions))}."
 
 
 def _task(task: TaskBoard) -> Iterator[str]:
-    yield f"## {markdown(task.name)}"
+    yield f"## {markdown_line(task.name)}"
     yield ""
-    yield markdown(summary(task))
+    yield markdown_line(summary(task))
     yield ""
     yield from _bullets(verdict(task))
     if task.rows:
@@ -50,12 +53,12 @@ def _task(task: TaskBoard) -> Iterator[str]:
         yield ""
         yield from _bullets([not_ranked(row) for row in task.unranked])
     yield ""
-    yield from _bullets(facts(task))
+    yield markdown_line(" ".join(facts(task)))
 
 
 def _bullets(sentences: Sequence[str]) -> Iterator[str]:
     for sentence in sentences:
-        yield f"- {markdown(sentence)}"
+        yield f"- {markdown_line(sentence)}"
 
 
 def _table(columns: Sequence[Column]) -> Iterator[str]:

@@ -30,6 +30,7 @@ _STYLE = """
 .frontier .grid{stroke:#e3e3e3}
 .frontier .axis{stroke:#555;fill:none}
 .frontier .base{--ink:#777}
+.frontier .key{fill:#777}
 .frontier .bar{stroke:var(--ink);stroke-width:1.4}
 .frontier .mean{fill:var(--ink);stroke:#fff;stroke-width:.8}
 .frontier .seed{fill:var(--ink);opacity:.5}
@@ -60,7 +61,7 @@ def frontier(task: TaskBoard) -> str:
     points = _points(task)
     if divergence is None or not points or task.primary.name == DIVERGENCE:
         return ""
-    height = max(HEIGHT, TOP + BOTTOM + _LEGEND_LINE * (len(points) + 2))
+    height = max(HEIGHT, TOP + BOTTOM + _LEGEND_LINE * (len(points) + 3))
     xs = [v for p in points for v in (p.x.low, p.x.high, *(s[1] for s in p.seeds))]
     ys = [v for p in points for v in (p.y.low, p.y.high, *(s[2] for s in p.seeds))]
     across = axis([0.0, *xs], LEFT, WIDTH - RIGHT)
@@ -145,15 +146,18 @@ def _mean_mark(point: _Point, across: Axis, up: Axis) -> Iterator[str]:
 
 
 def _legend(points: Sequence[_Point]) -> Iterator[str]:
-    x = WIDTH - RIGHT + 24
-    for line, point in enumerate(points):
-        y = TOP + 10 + line * _LEGEND_LINE
+    x, y = WIDTH - RIGHT + 24, TOP + 10
+    for point in points:
         name = point.row.label if len(point.row.label) <= 24 else point.row.label[:23] + "…"
         yield (
             f'<g class="{_kind(point)}"{_ink(point)}><path class="mean"'
             f' transform="translate({x},{y})" d="{point.shape}"/></g>'
             f'<text x="{x + 14}" y="{y + 4}">{_text(name)}</text>'
         )
+        y += _LEGEND_LINE
+    for line in ("large: mean, 95 % interval", "small: single seeds"):
+        y += _LEGEND_LINE
+        yield f'<text class="key" x="{x - 6}" y="{y - 8}">{line}</text>'
 
 
 def _kind(point: _Point) -> str:

@@ -52,9 +52,9 @@ def not_ranked(row: Unranked) -> str:
 
 
 def _task(task: TaskBoard, width: int) -> Iterator[str]:
-    title = visible(f"{task.name}: {summary(task)}")
-    yield title
-    yield "=" * min(len(title), width)
+    title = wrapped(f"{task.name}: {summary(task)}", width, "")
+    yield from title
+    yield "=" * max(map(len, title))
     for sentence in verdict(task):
         yield from wrapped(sentence, width, "* ")
     same = ""

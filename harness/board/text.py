@@ -7,9 +7,17 @@ import unicodedata
 
 LONGEST = 300
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_MARKDOWN = re.compile(r"([\\`*\[\]|~#!$])|(?<![^\W_])(_)|(_)(?![^\W_])")
-_BLOCK = re.compile(r"^(\d*)([-+=.)])")
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+_MARKDOWN = re.compile(
+    r"""[\\`*|~$]          # code, emphasis, cells of a table, mathematics
+    | (?<![^\W_])_ | _(?![^\W_])   # emphasis at the edge of a word
+    | <(?=[A-Za-z/!?])    # a tag; "<0.001" is none
+    | &(?=[#\w]+;)        # an entity
+    | \](?=[(\[:])         # a link, or the address that one refers to
+    | :(?=//) | (?<=www)\.  # an address, which becomes a link without any markup
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_BLOCK = re.compile(r"[-+=>#\[]|\d+(?=[.)])")
 
 
 def visible(text: str) -> str:
@@ -28,11 +36,14 @@ def shortened(text: str, longest: int = LONGEST) -> str:
 
 
 def markdown(text: str) -> str:
-    """The text as GitHub's Markdown shows it unchanged, at the start of a line or in a table."""
-    escaped = re.sub("[&<>]", lambda found: _ENTITIES[found[0]], visible(text))
-    escaped = _MARKDOWN.sub(lambda found: "\\" + found[0], escaped)
-    # A bare address becomes a link without any markup.
-    return _BLOCK.sub(r"\1\\\2", escaped).replace("://", "&#58;//").replace("www.", "www&#46;")
+    """The text within a line of GitHub's Markdown, shown as it is."""
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", visible(text))
+
+
+def markdown_line(text: str) -> str:
+    """The text as a line of its own: not a heading, an item of a list or a check box."""
+    start = _BLOCK.match(text)
+    return markdown(text) if start is None else f"&#{ord(text[0])};{markdown(text[1:])}"
 
 
 def file_name(text: str) -> str:

@@ -31,7 +31,7 @@ HUB_FILES = (
 )
 
 # What readers raise on files that are not what their names say.
-_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, StopIteration, zlib.error)
+_UNREADABLE = (OSError, EOFError, ValueError, RuntimeError, zlib.error)
 
 
 def read_file(path: Path, columns: Sequence[str], limit: int | None) -> Columns:
@@ -53,6 +53,8 @@ def read_file(path: Path, columns: Sequence[str], limit: int | None) -> Columns:
         with quiet(), tempfile.TemporaryDirectory(prefix="harness-rows-") as cache:
             table = load_dataset(kind, data_files=files, split="train", cache_dir=cache, **options)
             return _columns(str(path), table, columns, limit)
+    except StopIteration:  # how the JSON reader says that it found nothing to begin with
+        raise DataError(f"{path}: holds no rows; write it again") from None
     except (*_UNREADABLE, DatasetsError) as error:
         raise _broken(path, error) from error
 

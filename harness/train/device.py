@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,7 +19,11 @@ def device() -> torch.device:
 
 def precision(where: torch.device, name: str) -> AbstractContextManager[Any]:
     """Run the model under this precision: weights stay fp32, bf16 is autocast."""
-    return torch.autocast(where.type, dtype=PRECISIONS[name], enabled=name != "fp32")
+    # Without autocast's cache of narrow weights: it lasts until the context ends, and a whole
+    # training run is in one, so that the model would never see what the optimizer did.
+    return torch.autocast(
+        where.type, dtype=PRECISIONS[name], enabled=name != "fp32", cache_enabled=False
+    )
 
 
 def facts(where: torch.device) -> dict[str, Any]:
@@ -29,4 +34,5 @@ def facts(where: torch.device) -> dict[str, Any]:
 
 def exactly() -> None:
     """Ask for kernels that give the same bits every time, or an error where there are none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
     torch.use_deterministic_algorithms(True)

@@ -12,7 +12,6 @@ import torch
 from harness.contracts.method import State
 from harness.contracts.task import Task
 from harness.data.tokens import TokenRules
-from harness.errors import DataError
 from harness.registry import load_task
 from harness.stage import Work
 from harness.train import device
@@ -22,16 +21,12 @@ from harness.train.policy import build_small, load_policy, save_policy, without_
 
 
 def warm_start(work: Work) -> Mapping[str, Any]:
-    """Stage: the reference policy of a task, from its texts; weights and loss curve.
-
-    Raises:
-        DataError: the task has no small model of its own and no model was named.
-    """
+    """Stage: the reference policy of a task, from its texts; weights and loss curve."""
     s = work.settings
     device.exactly()
     where = device.device()
     task = load_task(s["task"]).build(**s["task_settings"])
-    model, tokenizer = _start(s["model"], s["task"], task, s["seed"])
+    model, tokenizer = _start(s, task)
     without_dropout(model.to(where))
     rules = TokenRules.of(tokenizer)
     sequences, cut = _sequences(work.inputs["corpus"], rules, s["texts"], s["max_tokens"])
@@ -51,12 +46,11 @@ def warm_start(work: Work) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _start(model: str | None, name: str, task: Task, seed: int) -> tuple[Any, Any]:
-    if model is not None:
-        return load_policy(model)
-    if task.small_model is None:
-        raise DataError(f"task '{name}' with these data has no model of its own: add --model")
-    return build_small(task.small_model, seed)
+def _start(s: Mapping[str, Any], task: Task) -> tuple[Any, Any]:
+    if s["model"] is not None:
+        return load_policy(s["model"], s["revision"])
+    assert task.small_model is not None, "a plan without a model has a small one"
+    return build_small(task.small_model, s["seed"])
 
 
 def _sequences(
