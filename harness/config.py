@@ -14,6 +14,9 @@ from harness.errors import RequestError, unknown
 
 D = TypeVar("D")
 
+ENGINE_NAMES = ("padded", "oracle")
+"""Names of `harness.train.engine.ENGINES`, known here without torch."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -146,7 +149,8 @@ def make_experiment(
         methods=_distinct(methods, "method"), tasks=_distinct(tasks, "task"),
         reference_method=reference, model=_text("model", top["model"]),
         seeds=_whole("seeds", top["seeds"], 1), data_seed=_whole("data_seed", top["data_seed"], 0),
-        engine=str(top["engine"]), preset=preset, budget=budget, name=_text("name", top["name"]),
+        engine=_engine(top["engine"]), preset=preset, budget=budget,
+        name=_text("name", top["name"]),
     )  # fmt: skip
 
 
@@ -231,6 +235,12 @@ def _whole(key: str, value: Any, least: int) -> int:
     if type(value) is not int or value < least:
         raise RequestError(f"'{key}' must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def _engine(value: Any) -> str:
+    if value not in ENGINE_NAMES:
+        raise unknown("engine", str(value), ENGINE_NAMES)
+    return str(value)
 
 
 def _text(key: str, value: Any) -> str | None:

@@ -70,7 +70,7 @@ def _disk(number: int | None, filename: object, root: Path) -> StoreError | None
     place = str(filename or root)
     if number in _NO_ROOM:
         return StoreError(f"{_NO_ROOM[number].format(place=place, free=_free(root))}, {_AGAIN}")
-    if number in _NO_RIGHT:
+    if number in _NO_RIGHT and filename:  # without a file it is no disk: a socket, a device
         why = os.strerror(number).lower()
         return StoreError(f"{why}: {place}: see who may read and write there, {_AGAIN}")
     return None

@@ -21,15 +21,13 @@ from harness.stage import Stage, package_versions
 from harness.store import Store
 
 
-def gather(
-    plan: Plan, store: Store, reasons: Mapping[str, tuple[str, str]], command: str
-) -> Scores:
+def gather(plan: Plan, store: Store, reasons: Mapping[str, str], command: str) -> Scores:
     """The scores of every cell that has some, and a header that accounts for the others.
 
     Args:
         plan: the experiment's stages.
         store: where they were made.
-        reasons: (status, reason) of stages that were not done in this run, by key.
+        reasons: why stages have no result, by key.
         command: the command that gives the same table again.
     """
     runs = [_run(cell, store, reasons) for cell in plan.cells]
@@ -42,7 +40,7 @@ def gather(
     return Scores(_header(plan, store, tuple(runs), frame, command), frame)
 
 
-def _run(cell: Cell, store: Store, reasons: Mapping[str, tuple[str, str]]) -> Run:
+def _run(cell: Cell, store: Store, reasons: Mapping[str, str]) -> Run:
     name = cell.row.method.name if cell.row else BASE
     settings = cell.row.label if cell.row else ""
     status, reason = _status(cell, store, reasons)
@@ -57,7 +55,7 @@ def _run(cell: Cell, store: Store, reasons: Mapping[str, tuple[str, str]]) -> Ru
     return Run(cell.board.name, name, settings, cell.seed, status, reason, **cost)  # type: ignore[arg-type]
 
 
-def _status(cell: Cell, store: Store, reasons: Mapping[str, tuple[str, str]]) -> tuple[str, str]:
+def _status(cell: Cell, store: Store, reasons: Mapping[str, str]) -> tuple[str, str]:
     """How a cell ended: by its own manifests first, then by what this run saw."""
     if store.is_done(cell.score):
         return "done", ""
@@ -66,7 +64,7 @@ def _status(cell: Cell, store: Store, reasons: Mapping[str, tuple[str, str]]) ->
         return "diverged", trained.reason
     if trained and trained.status == "void":
         return "failed", f"void: {trained.reason}"
-    return "failed", reasons.get(cell.score.key, ("", "it was not run"))[1]
+    return "failed", reasons.get(cell.score.key, "it was not run")
 
 
 def _frame(cell: Cell, run: Run, store: Store) -> pd.DataFrame:

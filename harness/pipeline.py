@@ -12,7 +12,7 @@ from typing import Any
 from harness.config import Choice, Experiment, split_variant
 from harness.contracts.method import Method
 from harness.contracts.task import Task, TaskPlugin
-from harness.data.identity import fingerprint, locate
+from harness.data.identity import locate, pin
 from harness.errors import RequestError, unknown
 from harness.registry import load_method, load_task, source_files
 from harness.stage import Stage
@@ -42,13 +42,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """One variant of a task: pairs of its own, and so a ranking of its own."""
+    """One variant of a task: pairs of its own, and so a ranking of its own.
+
+    Attributes:
+        settings: of the task, with outside data and models pinned to what they are right now.
+        content: fingerprints of these, by setting.
+    """
 
     name: str
     plugin: TaskPlugin
     path: str
     variant: str
     settings: Mapping[str, Any]
+    content: Mapping[str, str]
 
     @cached_property
     def task(self) -> Task:
@@ -147,25 +153,23 @@ def _boards(choice: Choice) -> Iterator[Board]:
     name, variant = split_variant(choice.name)
     plugin = load_task(name)
     settings = plugin.resolve(choice.settings)
-    for key in plugin.paths:
-        if settings[key] is not None and isinstance(found := locate(str(settings[key])), Path):
-            settings[key] = str(found.resolve())
     plugin.build(**settings)
+    content = {}
+    for key, kind in plugin.paths.items():
+        if settings[key] is not None:
+            settings[key], content[key] = pin(str(settings[key]), kind)
     if variant is not None and variant not in plugin.variants:
         raise unknown(f"variant of task '{name}'", variant, plugin.variants)
     path = str(Path(name).resolve()) if name.endswith(".py") else name
     for each in [variant] if variant else plugin.variants or ("",):
-        yield Board(f"{plugin.name}-{each}" if each else plugin.name, plugin, path, each, settings)
+        title = f"{plugin.name}-{each}" if each else plugin.name
+        yield Board(title, plugin, path, each, settings, content)
 
 
 def _source(model: str | None) -> dict[str, Any]:
     """Where the first weights come from, and what is there right now: part of every key."""
-    if model is None:
-        return {"model": None, "revision": None, "content": None}
-    place, content = locate(model), fingerprint(model, "model")
-    if isinstance(place, Path):
-        return {"model": str(place.resolve()), "revision": None, "content": content}
-    return {"model": place.name, "revision": content, "content": content}
+    source, content = (None, None) if model is None else pin(model, "model")
+    return {"model": source, "content": content}
 
 
 @dataclass(frozen=True)
@@ -192,11 +196,10 @@ class _Layout:
     @cached_property
     def _task(self) -> dict[str, Any]:
         """Settings of every stage that asks the task, with the content of what it reads."""
-        paths = [self.board.settings[key] for key in self.board.plugin.paths]
         return {
             "task": self.board.path,
             "task_settings": dict(self.board.settings),
-            "task_content": [None if path is None else fingerprint(str(path)) for path in paths],
+            "task_content": dict(self.board.content),
         }
 
     @cached_property

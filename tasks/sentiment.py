@@ -55,11 +55,12 @@ SMALL_MODEL = SmallModel(
 )  # fmt: skip
 
 
-@task(variants=("high", "medium", "low"), paths=("data", "reward"))
+@task(variants=("high", "medium", "low"), paths={"data": "dataset", "reward": "model"})
 def sentiment(
     *,
     data: str | None = None,
     reward: str | None = None,
+    positive: str | None = None,
     prompt_words: int = 8,
     label_noise: float = 1.0,
     temperature: float = 1.0,
@@ -70,6 +71,7 @@ def sentiment(
         data: folder or hub id of reviews with splits `train` and `test` and a column `text`;
             None: the embedded world.
         reward: folder or hub id of a sentiment classifier; needed with `data`.
+        positive: the classifier's label that means positive, where its name does not tell.
         prompt_words: words of a review that make the prompt.
         label_noise: scale of the Gumbel noise; 0 labels every pair by its true reward.
         temperature: of the completions, those that make pairs and those that are scored.
@@ -80,7 +82,7 @@ def sentiment(
         raise RequestError(
             "sentiment: prompt_words must be 1 or more, temperature above 0, label_noise 0 or more"
         )
-    true_reward: Reward = _world_reward if reward is None else _classifier_reward(reward)
+    true_reward: Reward = _world_reward if reward is None else _classifier_reward(reward, positive)
     return Task(
         corpus=partial(_world_corpus if data is None else partial(_corpus, data), prompt_words),
         pairs=partial(_pairs, true_reward, label_noise),
@@ -96,13 +98,13 @@ def _world_reward(texts: Sequence[str]) -> list[float]:
     return [reviews.reward(text) for text in texts]
 
 
-def _classifier_reward(source: str) -> Reward:
+def _classifier_reward(source: str, positive: str | None) -> Reward:
     """The reward of a classifier that is loaded when the first text is scored."""
     found: list[Callable[[Sequence[str]], np.ndarray[tuple[int], np.dtype[np.float64]]]] = []
 
     def reward(texts: Sequence[str]) -> list[float]:
         if not found:
-            found.append(load_classifier(source).probabilities)
+            found.append(load_classifier(source, positive=positive).probabilities)
         return [float(r) for r in sentiment_reward(found[0](texts))]
 
     return reward

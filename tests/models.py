@@ -41,7 +41,14 @@ _LLAMA = {
     "initializer_range": 0.15,
     **_IDS,
 }
-_GPT = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 64, "initializer_range": 0.15, **_IDS}
+_GPT = {
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 64,
+    "initializer_range": 0.15,
+    **_IDS,
+}
 
 ARCHITECTURES: Mapping[str, tuple[type[Any], dict[str, Any]]] = {
     "llama, tied": (hf.LlamaConfig, {**_LLAMA, "tie_word_embeddings": True}),
@@ -184,18 +191,20 @@ class World:
         return Work(settings, inputs, self.inputs[name], scratch, lambda *_: None)
 
 
-def text_pairs(split: Split, count: int, seed: int) -> list[Pair]:
-    """Pairs in which the chosen answer has one good word more and one bad word less."""
+def text_pairs(count: int, held_out: int, seed: int = 0) -> list[Pair]:
+    """Distinct pairs in which the chosen answer has a good word where the other has a bad one."""
     draw = np.random.default_rng(seed)
-    pairs = []
-    for row in range(count):
-        subject = [str(word) for word in draw.choice(["film", "cast", "plot"], 3)]
-        good, bad = str(draw.choice(GOOD)), str(draw.choice(BAD))
-        middle = " and".join(f" the {word} is fine" for word in subject[: draw.integers(0, 3)])
-        prompt = f"the {subject[0]} and the {subject[1]}"
-        answers = (f" is {good}{middle} .", f" is {bad}{middle} .")
-        pairs.append(Pair(f"{split}-{row}", split, prompt, *answers))
-    return pairs
+    found: dict[tuple[str, str, str], Pair] = {}
+    while len(found) < count + held_out:
+        subjects = [str(word) for word in draw.choice(["film", "cast", "plot"], 5)]
+        good, bad, last = str(draw.choice(GOOD)), str(draw.choice(BAD)), str(draw.choice(GOOD))
+        middle = "".join(f" and the {word}" for word in subjects[2 : draw.integers(2, 6)])
+        prompt = f"the {subjects[0]} and the {subjects[1]}"
+        answers = tuple(f" is {word}{middle} is {last} ." for word in (good, bad))
+        split: Split = "train" if len(found) < count else "validation"
+        pair = Pair(f"{split}-{len(found)}", split, prompt, *answers)
+        found.setdefault((prompt, *answers), pair)
+    return list(found.values())
 
 
 def make_world(folder: Path, pairs: int = 96, held_out: int = 48) -> World:
@@ -207,7 +216,7 @@ def make_world(folder: Path, pairs: int = 96, held_out: int = 48) -> World:
         (folder / name).mkdir()
     model, tokenizer = build_small(SmallModel(WORDS, SHAPE), seed=0)
     save_policy(model, tokenizer, folder / "policy")
-    labelled = text_pairs("train", pairs, 0) + text_pairs("validation", held_out, 1)
+    labelled = text_pairs(pairs, held_out)
     write_jsonl(folder / "pairs" / "pairs.jsonl", labelled)
     prompts = [
         Prompt(f"test-{row}", "test", " ".join(WORDS[row % 9 : row % 9 + 1 + row % 3]))

@@ -18,7 +18,7 @@ from harness.errors import GateError
 from harness.train import head as head_module
 from harness.train.batches import by_length
 from harness.train.device import precision
-from harness.train.engine import ENGINES, Sequences, noise_floor, oracle, pair_logprobs, padded
+from harness.train.engine import ENGINES, Sequences, noise_floor, oracle, padded, pair_logprobs
 from harness.train.gate import LIMITS
 from harness.train.head import Head
 from harness.train.policy import adapt, load_policy, without_dropout
@@ -88,12 +88,12 @@ def test_padded_equals_the_oracle_on_a_trained_model(name: str, shared: Path) ->
         ("Tom", " had a dog. The dog was big and it liked to run in the park."),
         ("Lily and Ben went to the park. They saw a", " cat"),
     )
-    sequences = [(rules.prompt_ids(p), rules.text_ids(r)[1:]) for p, r in texts]
+    sequences = [(rules.prompt_ids(p), rules.response_ids(r)[:-1]) for p, r in texts]
     with torch.no_grad():
         plain, fast = oracle(model, sequences), padded(model, sequences)
     assert distance(plain, fast) <= 1e-5
     # A trained model finds its own kind of text likely: a shift by one position would not be.
-    assert float(plain.mean().mean()) > -3.2
+    assert float(plain.mean().mean()) > -2.5
 
 
 @pytest.mark.parametrize("architecture", ["llama, tied", "gpt2, learned positions"])
@@ -114,7 +114,9 @@ def test_adapters_are_in_effect_in_both_engines(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("longest", [3, 10, 60])
-@pytest.mark.parametrize("architecture", ["llama, tied", "gpt2, learned positions", "bloom, no positions"])
+@pytest.mark.parametrize(
+    "architecture", ["llama, tied", "gpt2, learned positions", "bloom, no positions"]
+)
 def test_padding_changes_nothing(architecture: str, longest: int) -> None:
     model, sequences = tiny(architecture), [((5, 6, 7), (8, 9)), ((10,), (11, 12, 13))]
     draw = np.random.default_rng(0)

@@ -374,7 +374,7 @@ def test_ctrl_c_stops_everything_and_the_same_command_goes_on(
     out, errors = parent.communicate(timeout=10)
     assert (errors, parent.returncode) == ("", 130)
     assert out.split() == ["here", "Started", "stopped"]
-    assert all(gone(pid) for pid in pids)
+    until(lambda: all(gone(pid) for pid in pids), seconds=5)
     assert not store.is_done(wanted)
     (tmp_path / "go").touch()
     assert run(store, wanted)[0][wanted.key].status == "done"

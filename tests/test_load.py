@@ -268,10 +268,15 @@ def test_a_broken_file_is_named_and_where_it_breaks(
 
 def test_a_split_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_bytes(b"[]")
-    text = message(lambda: load_rows(str(tmp_path), "train", columns=["text"]))
-    assert text.startswith(f"{tmp_path}/train.json: cannot be read as its name says: ")
+    said = message(lambda: load_rows(str(tmp_path), "train", columns=["text"]))
+    assert said.startswith(f"{tmp_path}/train.json: cannot be read as its name says: ")
     import datasets
 
-    datasets.Dataset.from_dict({"text": []}).save_to_disk(tmp_path / "saved")
-    text = message(lambda: load_rows(str(tmp_path / "saved"), "train", columns=["text"]))
-    assert text == f"{tmp_path}/saved: the split 'train' holds no rows"
+    for shards, text in (
+        (None, "holds no rows; save the data set again"),
+        (1, "the split 'train' holds no rows"),
+    ):
+        folder = tmp_path / str(shards)
+        datasets.Dataset.from_dict({"text": []}).save_to_disk(folder, num_shards=shards)
+        said = message(lambda folder=folder: load_rows(str(folder), "train", columns=["text"]))
+        assert said == f"{folder}: {text}"

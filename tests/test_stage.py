@@ -178,6 +178,14 @@ def test_code_changes_the_code_version(laboratory: Path, name: str, old: str, ne
     assert _version() != before
 
 
+@pytest.mark.parametrize("name", ["__init__.py", "deep/__init__.py"])
+def test_packages_around_the_module_are_code_too(laboratory: Path, name: str) -> None:
+    before = code.code_version("laboratory.deep.far:f")
+    (laboratory / name).write_text("import os\n")
+    _forget()
+    assert code.code_version("laboratory.deep.far:f") != before
+
+
 def test_modules_of_the_harness_are_followed(
     laboratory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

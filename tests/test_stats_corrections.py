@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -54,10 +55,10 @@ def test_adjusting_never_lowers_a_p_and_keeps_the_order(name: str, p: list[float
 @pytest.mark.parametrize("name", CORRECTIONS)
 @given(several, st.randoms(use_true_random=False))
 def test_each_p_keeps_its_own_answer_in_any_order(
-    name: str, p: list[float], random: object
+    name: str, p: list[float], random: Random
 ) -> None:
     places = list(range(len(p)))
-    random.shuffle(places)  # type: ignore[attr-defined]
+    random.shuffle(places)
     adjusted = CORRECTIONS[name](p)
     assert CORRECTIONS[name]([p[i] for i in places]) == [adjusted[i] for i in places]
 

@@ -105,6 +105,12 @@ def test_a_design_of_many_seeds_by_hand() -> None:
     assert df == pytest.approx(total**2 / (runs**2 / 3 + prompts**2 / 199 + 800**2 / 597))
 
 
+def test_a_design_of_one_seed_covers_prompts_only() -> None:
+    standard_error, df = design(Components(run=2.0, prompt=900.0, residual=800.0), 1, 200)
+    assert standard_error**2 == pytest.approx(1700 / 200)
+    assert df == 199.0
+
+
 @given(
     st.floats(0.0, 9.0),
     st.floats(0.0, 2000.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -121,7 +122,7 @@ def test_ranks_where_all_or_nothing_is_known() -> None:
 
 @given(ordered_intervals(), st.randoms(use_true_random=False))
 def test_the_true_rank_lies_in_its_interval_and_order_does_not_matter(
-    found: dict[str, tuple[float, float]], random: object
+    found: dict[str, tuple[float, float]], random: Random
 ) -> None:
     def better(x: str, y: str) -> bool:
         return found[x][0] > found[y][1]
@@ -129,7 +130,7 @@ def test_the_true_rank_lies_in_its_interval_and_order_does_not_matter(
     names = list(found)
     ranks = rank_intervals(names, better)
     shuffled = names.copy()
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert rank_intervals(shuffled, better) == ranks
     for true_rank, name in enumerate(names, start=1):
         assert ranks[name][0] <= true_rank <= ranks[name][1]

@@ -38,7 +38,7 @@ def _seeds(found: Sequence[Candidate], task: TaskHeader) -> list[int]:
 
 def _aligned(candidate: Candidate, prompts: Sequence[str]) -> Candidate:
     """The same row over the prompts of all rows, so that columns mean the same everywhere."""
-    tables = {m: t.reindex(columns=list(prompts)).sort_index() for m, t in candidate.tables.items()}
+    tables = {m: t.reindex(columns=list(prompts)) for m, t in candidate.tables.items()}
     return replace(candidate, tables=tables)
 
 

@@ -105,7 +105,8 @@ def _finish(
     from harness.gather import costs, gather
     from harness.scores import write_scores
 
-    reasons = {key: (o.status, o.reason) for key, o in outcomes.items() if not o.usable}
+    stages = {stage.key: stage for stage in plan.stages}
+    reasons = {key: _root(stages[key], outcomes) for key in outcomes}
     scores = gather(plan, store, reasons, "harness " + shlex.join(sys.argv[1:]))
     folder.mkdir(parents=True, exist_ok=True)
     write_scores(folder / "scores.parquet", scores)
@@ -118,8 +119,18 @@ def _finish(
         print(f"\nBoard: {out}/index.html   Scores: {folder}/scores.parquet", file=sys.stderr)
     bad = [run for run in scores.header.runs if run.status != "done"]
     for line, count in Counter(f"{run.status}: {run.reason}" for run in bad).items():
-        print(f"{count} cells {line}", file=sys.stderr)
+        print(f"{count} cell{'s' * (count > 1)} {line}", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _root(stage: Any, outcomes: Mapping[str, Outcome]) -> str:
+    """Why a stage has no result, in the words of the stage that it was the first to fail for."""
+    outcome = outcomes[stage.key]
+    if outcome.status != "skipped":
+        return outcome.reason
+    cause = next(s for s in stage.inputs.values() if not outcomes[s.key].usable)
+    reason = _root(cause, outcomes)
+    return reason if outcomes[cause.key].status == "skipped" else f"{cause.label}: {reason}"
 
 
 def _announce(plan: Any, todo: int, stages: int, seconds: float, workers: int) -> None:

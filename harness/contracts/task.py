@@ -99,7 +99,8 @@ class TaskPlugin:
 
     Attributes:
         variants: boards of this task that differ in their pairs only, such as quality tiers.
-        paths: settings that name a folder or a hub id; their content is part of the key.
+        paths: settings that name a folder or a hub id, and what it holds; their content is part
+            of every key.
     """
 
     name: str
@@ -107,7 +108,7 @@ class TaskPlugin:
     defaults: Mapping[str, Setting]
     summary: str
     variants: tuple[str, ...]
-    paths: tuple[str, ...] = ()
+    paths: Mapping[str, Literal["dataset", "model"]] = field(default_factory=dict)
 
     def resolve(self, settings: Mapping[str, Any] | None = None) -> dict[str, Setting]:
         """All settings, the given ones over the defaults.
@@ -125,7 +126,9 @@ class TaskPlugin:
 
 
 def task(
-    *, variants: tuple[str, ...] = (), paths: tuple[str, ...] = ()
+    *,
+    variants: tuple[str, ...] = (),
+    paths: Mapping[str, Literal["dataset", "model"]] | None = None,
 ) -> Callable[[Callable[..., Task]], TaskPlugin]:
     """Describe a function from settings to a `Task`; registers nothing."""
 
@@ -137,6 +140,6 @@ def task(
                 raise RequestError(f"task '{name}': '{parameter.name}' must be a keyword setting")
             defaults[parameter.name] = parameter.default
         summary = (inspect.getdoc(build) or "").split("\n", 1)[0]
-        return TaskPlugin(name, build, defaults, summary, variants, paths)
+        return TaskPlugin(name, build, defaults, summary, variants, dict(paths or {}))
 
     return describe

@@ -80,6 +80,19 @@ def fingerprint(source: str, kind: Kind | None = None) -> str:
     return "+".join(commits)
 
 
+def pin(source: str, kind: Kind) -> tuple[str, str]:
+    """The same source, said so that it can mean nothing else tomorrow, and its fingerprint.
+
+    Raises:
+        DataError: it does not exist, holds no files, or its commit cannot be found out.
+    """
+    place, content = locate(source), fingerprint(source, kind)
+    if isinstance(place, Path):
+        return str(place.resolve()), content
+    config = f":{place.config}" if place.config else ""
+    return f"{place.name}{config}@{content}", content
+
+
 def digest(path: Path) -> str:
     """`sha256:...` over relative names and contents of a file, or of all visible files below.
 

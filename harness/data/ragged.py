@@ -18,7 +18,9 @@ def save_ragged(path: Path, **columns: Sequence[Any]) -> None:
     tensors: dict[str, NDArray[Any]] = {}
     for name, rows in columns.items():
         arrays = [np.asarray(row) for row in rows]
-        tensors[f"{name}.values"] = np.concatenate(arrays) if arrays else np.zeros(0)
+        # An empty list has a type too, fp64: it must not become that of the other rows.
+        filled = [array for array in arrays if len(array)] or arrays[:1]
+        tensors[f"{name}.values"] = np.concatenate(filled) if filled else np.zeros(0)
         tensors[f"{name}.offsets"] = np.cumsum([0, *(len(a) for a in arrays)], dtype=np.int64)
     save_file(tensors, path)
 

@@ -73,6 +73,8 @@ def read_saved(folder: Path, columns: Sequence[str], limit: int | None) -> Colum
             # The saved format may say torch or numpy; columns are plain Python values.
             table = load_from_disk(str(folder)).with_format(None)
             return _columns(str(folder), table, columns, limit)
+    except IndexError:  # how it says that nothing was saved
+        raise DataError(f"{folder}: holds no rows; save the data set again") from None
     except (*_UNREADABLE, DatasetsError) as error:
         raise _broken(folder, error) from error
 

@@ -55,15 +55,17 @@ class TokenRules:
             raise DataError("a prompt has no tokens, and this tokenizer puts no BOS before it")
         return ids
 
-    def response_ids(self, prompt: str, response: str) -> Ids:
+    def response_ids(self, response: str) -> Ids:
         """Ids of a finished response, EOS last, tokenised apart from its prompt.
 
-        A tokenizer that puts a space before every text would double the space that a response
-        begins with; that one space is then left to the tokenizer.
+        A tokenizer that puts a space before every text would put one between prompt and response.
+        There the response is tokenised behind a line break, whose ids are taken off again.
         """
         ids = self._encode(response)
-        if response[:1] == " " and self.text(self._encode(prompt) + ids) != prompt + response:
-            ids = self._encode(response[1:])
+        if self.text(self._encode("a") * 2) != "aa":
+            mark, behind = self._encode("\n"), self._encode("\n" + response)
+            if behind[: len(mark)] == mark:
+                ids = behind[len(mark) :]
         return (*ids, self.eos)
 
     def text_ids(self, text: str) -> Ids:
@@ -86,7 +88,9 @@ class TokenRules:
         return () if self.bos is None else (self.bos,)
 
     def _encode(self, text: str) -> Ids:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        # Special tokens are put in by these rules alone: one that is spelled out is plain text.
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        return tuple(encoded["input_ids"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,8 @@ def _tokenise_one(pair: Pair, rules: TokenRules, limits: Limits) -> tuple[TokenP
         prompt = head + prompt[len(prompt) - limits.prompt_tokens + len(head) :]
         fates.add("prompt cut")
     answers = [
-        pair.chosen_ids or rules.response_ids(pair.prompt, pair.chosen),
-        pair.rejected_ids or rules.response_ids(pair.prompt, pair.rejected),
+        pair.chosen_ids or rules.response_ids(pair.chosen),
+        pair.rejected_ids or rules.response_ids(pair.rejected),
     ]
     if any(len(answer) > limits.response_tokens for answer in answers):
         fates.add("response cut" if limits.overlong == "cut" else "overlong")

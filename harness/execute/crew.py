@@ -110,12 +110,11 @@ class Crew:
         process = context.Process(target=serve, args=(theirs, self._store))
         with theirs, _surroundings():
             process.start()
-        self._workers.append(_Worker(process, ours))
+            self._workers.append(_Worker(process, ours))  # before a Ctrl-C can come between
         return self._workers[-1]
 
     def _dismiss(self, worker: _Worker, patience: float = 0.0) -> int | None:
         """Ends a worker and whatever it started; its exit status, negative for a signal."""
-        self._workers.remove(worker)
         assert worker.process.pid is not None, "a worker was started"
         worker.process.join(patience)
         worker.process.kill()
@@ -124,6 +123,7 @@ class Crew:
         worker.process.join()
         status = worker.process.exitcode
         worker.connection.close()
+        self._workers.remove(worker)  # not before: a Ctrl-C in between must find it again
         worker.process.close()
         return status
 

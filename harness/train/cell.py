@@ -9,6 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from harness.budget import ModelSize, bill
 from harness.contracts.method import Method, State
 from harness.data.token_store import load_pairs
@@ -66,11 +68,10 @@ def train_cell(work: Work) -> Mapping[str, Any]:
 
 def measure(model: Any) -> ModelSize:
     """Parameters of body and head that a token is multiplied with; embeddings are looked up."""
-    head = model.get_output_embeddings().weight.numel()
-    embedding = model.get_input_embeddings().weight
-    tied = embedding is model.get_output_embeddings().weight
-    every = sum(p.numel() for p in model.parameters())
-    return ModelSize(body=every - head - (0 if tied else embedding.numel()), head=head)
+    head = model.get_output_embeddings().weight
+    looked_up = {m.weight for m in model.modules() if isinstance(m, nn.Embedding)}
+    body = sum(p.numel() for p in {*model.parameters()} - looked_up - {head})
+    return ModelSize(body=body, head=head.numel())
 
 
 def digest(state: State | None) -> str | None:

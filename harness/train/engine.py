@@ -79,16 +79,21 @@ def noise_floor(engine: Engine, model: Any, pairs: Sequence[TokenPair], limit: f
         fast = pair_logprobs(engine, model, pairs)
         with torch.autocast(model.device.type, enabled=False):
             plain = pair_logprobs(oracle, model, pairs)
-    worst = max(
-        float((a.values - b.values).masked_fill(~a.mask, 0.0).abs().max())
-        for a, b in ((fast.chosen, plain.chosen), (fast.rejected, plain.rejected))
-    )
+    worst = largest_difference(fast, plain)
     if not worst <= limit:
         raise GateError(
             f"the engine's log-probs differ from the oracle's by {worst:.3g} nats per token "
             f"(limit {limit:g}): this model has a head or a mask that the engine does not honour"
         )
     return worst
+
+
+def largest_difference(one: PairLogProbs, other: PairLogProbs) -> float:
+    """Largest difference per token in nats, of the same pairs; NaN where there is one."""
+    sides = ((one.chosen, other.chosen), (one.rejected, other.rejected))
+    apart = [(a.values - b.values).masked_fill(~a.mask, 0.0).abs().max() for a, b in sides]
+    # Not Python's max: that loses a NaN that does not come first.
+    return float(torch.stack(apart).max())
 
 
 def _side(both: LogProbs, rows: slice) -> LogProbs:

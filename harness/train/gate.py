@@ -11,7 +11,7 @@ import torch
 
 from harness.contracts.logprobs import PairLogProbs
 from harness.errors import GateError
-from harness.train.engine import noise_floor
+from harness.train.engine import largest_difference, noise_floor
 from harness.train.run import Run
 
 SAMPLE_PAIRS = 32
@@ -68,11 +68,10 @@ def check_cache(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> floa
     Raises:
         GateError: the cache belongs to another model, precision or truncation.
     """
-    worst = 0.0
     for a, b in ((fresh.chosen, cached.chosen), (fresh.rejected, cached.rejected)):
         if not torch.equal(a.mask, b.mask):
             raise GateError("cached reference log-probs have other lengths than the pairs have")
-        worst = max(worst, float((a.values - b.values).masked_fill(~a.mask, 0.0).abs().max()))
+    worst = largest_difference(fresh, cached)
     if not worst <= limit:
         raise GateError(
             f"cached reference log-probs are off by {worst:.3g} nats per token (limit {limit:g}): "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts.method import State
-from harness.errors import DivergedError
+from harness.errors import DataError, DivergedError
 from harness.train.checkpoint import History, Position, load, save
 
 Objective: TypeAlias = Callable[[int, Sequence[int], State | None], tuple[float, State | None]]
@@ -41,7 +41,7 @@ class Optimisation:
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of a step (from 0): a function of the step alone, so nothing to save."""
-        rising = math.ceil(self.warmup * steps)
+        rising = math.ceil(self.warmup * steps - 1e-9)  # 0.07 * 100 is above 7
         if step < rising:
             return self.learning_rate * (step + 1) / rising
         done = (step - rising) / max(1, steps - rising)
@@ -54,13 +54,22 @@ class Optimisation:
 
 
 def order(rows: int, epochs: int, per_step: int, seed: int) -> list[list[int]]:
-    """Data rows of every step: a new permutation each epoch, the incomplete last step left out."""
+    """Data rows of every step: a new permutation each epoch, the incomplete last step left out.
+
+    Raises:
+        DataError: there are too few rows for one step.
+    """
     rows_in_order = [
         int(row)
         for epoch in range(epochs)
         for row in np.random.default_rng([seed, epoch]).permutation(rows)
     ]
     steps = len(rows_in_order) // per_step
+    if epochs and not steps:
+        raise DataError(
+            f"{rows} rows in {epochs} epochs make no step of {per_step}: give more data, or fewer "
+            "rows per step"
+        )
     return [rows_in_order[i * per_step : (i + 1) * per_step] for i in range(steps)]
 
 

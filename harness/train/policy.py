@@ -19,6 +19,7 @@ from transformers import (
 from transformers.utils import logging
 
 from harness.contracts.task import SmallModel
+from harness.data.identity import locate
 from harness.errors import DataError
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]
@@ -46,16 +47,18 @@ def build_small(spec: SmallModel, seed: int) -> tuple[Any, Any]:
     return LlamaForCausalLM(config), tokenizer
 
 
-def load_policy(source: str | Path, revision: str | None = None) -> tuple[Any, Any]:
-    """A causal model in fp32 and its tokenizer, from a folder or a hub id.
+def load_policy(source: str | Path) -> tuple[Any, Any]:
+    """A causal model in fp32 and its tokenizer, from a folder or a hub id (`owner/name@commit`).
 
     Raises:
         DataError: there is no such model, or its weights are not safetensors.
     """
+    place = locate(str(source))
+    name, revision = (place, None) if isinstance(place, Path) else (place.name, place.revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         model = AutoModelForCausalLM.from_pretrained(
-            source, revision=revision, dtype=torch.float32, use_safetensors=True
+            name, revision=revision, dtype=torch.float32, use_safetensors=True
         )
     except (OSError, ValueError, KeyError) as error:
         raise DataError(

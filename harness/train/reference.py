@@ -67,6 +67,9 @@ class ReferenceCache:
         columns = load_ragged(folder / f"{split}.safetensors")
         self._chosen, self._rejected = columns["chosen"], columns["rejected"]
 
+    def __len__(self) -> int:
+        return len(self._chosen)
+
     def rows(self, rows: Sequence[int], where: torch.device) -> PairLogProbs:
         """Log-probs of these pairs, padded to the longest of them."""
         return PairLogProbs(

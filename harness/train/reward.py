@@ -46,7 +46,8 @@ class RewardModel(nn.Module):
             input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
         ).last_hidden_state
         last = hidden[torch.arange(len(rows)), attention.sum(-1) - 1]
-        rewards: Tensor = self.score(last.float()).squeeze(-1)
+        with torch.autocast(where.type, enabled=False):
+            rewards: Tensor = self.score(last.float()).squeeze(-1)
         return rewards
 
 

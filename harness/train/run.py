@@ -17,10 +17,11 @@ from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, State
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
+from harness.errors import GateError
 from harness.records import Split
 from harness.train.loop import Objective
 from harness.train.reference import ReferenceCache
-from harness.train.step import Learner, evaluate
+from harness.train.step import Learner, evaluate, join
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,21 @@ class Ingredients:
 
 @dataclass(frozen=True)
 class Run:
-    """One method on one split of the pairs."""
+    """One method on one split of the pairs.
+
+    Raises:
+        GateError: what was computed of the pairs before is of another number of them.
+    """
 
     learner: Learner
     pairs: Sequence[TokenPair]
     ingredients: Ingredients
+
+    def __post_init__(self) -> None:
+        reference, rewards = self.ingredients.reference, self.ingredients.rewards
+        for what, column in (("reference", reference), ("rewards", rewards and rewards[0])):
+            if column is not None and len(column) != len(self.pairs):
+                raise GateError(f"cached {what}: for {len(column)} pairs, not {len(self.pairs)}")
 
     @property
     def method(self) -> Method:
@@ -98,8 +109,11 @@ class Run:
         return objective
 
     def logprobs(self, rows: Sequence[int]) -> PairLogProbs:
-        """The policy's log-probs of these pairs as it stands."""
-        return self.learner.logprobs([self.pairs[row] for row in rows])
+        """The policy's log-probs of these pairs as it stands, a micro-batch at a time."""
+        size = self.learner.micro_pairs
+        pairs = [self.pairs[row] for row in rows]
+        starts = range(0, len(pairs), size)
+        return join([self.learner.logprobs(pairs[start : start + size]) for start in starts])
 
     def losses(self, rows: Sequence[int], policy: PairLogProbs, state: State | None) -> Tensor:
         """Losses for given log-probs of the policy; the state after them is thrown away."""
@@ -116,17 +130,14 @@ class Run:
 def validate(run: Run, state: State | None) -> dict[str, Any]:
     """Loss on held-out pairs, and how often the chosen answer is the likelier one.
 
-    The method's state is read and not moved: what evaluation returns is thrown away.
+    The method's state is read and not moved: what evaluation returns is thrown away. The losses
+    are of all pairs at once, so that those of a coupled method do not depend on micro-batches.
     """
-    losses: list[float] = []
-    gaps: list[float] = []
-    size, everything = run.learner.micro_pairs, range(len(run.pairs))
+    rows = range(len(run.pairs))
     with torch.no_grad():
-        for start in everything[::size]:
-            rows = everything[start : start + size]
-            policy = run.logprobs(rows)
-            losses += run.losses(rows, policy, state).tolist()
-            gaps += (policy.chosen.total() - policy.rejected.total()).tolist()
+        policy = run.logprobs(rows)
+        losses: list[float] = run.losses(rows, policy, state).tolist()
+        gaps: list[float] = (policy.chosen.total() - policy.rejected.total()).tolist()
     finite = [loss for loss in losses if math.isfinite(loss)]
     return {
         "pairs": len(losses),

@@ -104,10 +104,22 @@ def evaluate(
     given: Mapping[str, Any],
     state: State | None,
 ) -> tuple[Tensor, State | None]:
-    """Losses [pairs] and the state after them; the state that came in is not touched."""
+    """Losses [pairs] and the state after them, without a graph; what came in is not touched.
+
+    Raises:
+        GateError: the method did not return one loss per pair, so that their mean is another.
+    """
+    after = None
     if "state" not in method.reads:
-        return method.losses(settings, policy=policy, **given), None
-    losses, after = method.losses(settings, policy=policy, **given, state=state)
+        losses = method.losses(settings, policy=policy, **given)
+    else:
+        losses, after = method.losses(settings, policy=policy, **given, state=state)
+        after = {name: value.detach() for name, value in after.items()}
+    if losses.shape != policy.chosen.mask.shape[:1]:
+        raise GateError(
+            f"method '{method.name}' returned losses of shape {list(losses.shape)} for "
+            f"{len(policy.chosen.mask)} pairs: it must return one loss per pair"
+        )
     return losses, after
 
 

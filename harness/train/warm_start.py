@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def warm_start(work: Work) -> Mapping[str, Any]:
 
 def _start(s: Mapping[str, Any], task: Task) -> tuple[Any, Any]:
     if s["model"] is not None:
-        return load_policy(s["model"], s["revision"])
+        return load_policy(s["model"])
     assert task.small_model is not None, "a plan without a model has a small one"
     return build_small(task.small_model, s["seed"])
 
@@ -57,8 +58,8 @@ def _sequences(
     corpus: Path, rules: TokenRules, texts: int, max_tokens: int
 ) -> tuple[Sequences, int]:
     """Texts as (first token, rest); the first token is the BOS where there is one."""
-    lines = (corpus / "texts.jsonl").read_text(encoding="utf-8").splitlines()[:texts]
-    whole = [rules.text_ids(json.loads(line)) for line in lines]
+    with (corpus / "texts.jsonl").open(encoding="utf-8") as lines:  # splitlines() ends at \x85 too
+        whole = [rules.text_ids(json.loads(line)) for line in islice(lines, texts)]
     kept = [ids[:max_tokens] for ids in whole if len(ids) > 2]
     cut = sum(len(ids) > max_tokens for ids in whole)
     return [(ids[:1], ids[1:]) for ids in kept], cut

@@ -195,6 +195,8 @@ def test_a_metric_without_a_direction_ranks_nothing(make):
     task = only(make(metrics=(Metric("length", "tokens", None, "Tokens."),)))
     assert "no better direction" in task.no_order
     assert {row.ranks for row in task.rows} == {None}
+    assert any(pair.p_bh < 0.05 for pair in task.pairs)
+    assert {pair.better for pair in task.pairs} == {""}
 
 
 def test_an_untrained_policy_stands_beside_every_seed(make):

@@ -93,9 +93,10 @@ def test_building_again_gives_the_same_bytes(make, tmp_path):
     write(build(Scores(scores.header, shuffled)), tmp_path / "shuffled")
     write_scores(tmp_path / "scores.parquet", Scores(scores.header, shuffled))
     write(build(read_scores(tmp_path / "scores.parquet")), tmp_path / "stored")
-    write(build(scores), tmp_path / "stored")
     first = read(tmp_path / "first")
     assert read(tmp_path / "shuffled") == first
+    assert read(tmp_path / "stored") == first
+    write(build(scores), tmp_path / "stored")
     assert read(tmp_path / "stored") == first
 
 
@@ -127,7 +128,8 @@ def test_the_tables_say_the_same_as_the_tree(make, tmp_path):
             assert [flat.rank_first, flat.rank_last] == row["ranks"]
             assert flat.kl == pytest.approx(row["metrics"]["kl"]["value"])
             if row["difference"]:
-                assert [flat.difference, flat.p_holm] == same(row["difference"], "value", "p_holm")
+                gap = [flat.difference, flat.difference_low, flat.difference_high, flat.p_holm]
+                assert gap == same(row["difference"], "value", "low", "high", "p_holm")
             if row["cost"]:
                 assert flat.flops == row["cost"]["flops"] == 1.23e12
     assert here.not_ranked["madpo"] == "seed 1 diverged: loss became NaN"
@@ -225,6 +227,35 @@ def test_every_plot_is_well_formed_and_holds_a_mark_per_row(make, tmp_path):
         assert {element.tag.removeprefix(space) for element in root.iter()} <= {
             "svg", "style", "path", "text", "g", "circle", "title"
         }  # fmt: skip
+
+
+def test_a_single_seed_lies_where_the_mean_of_its_row_does(make, tmp_path):
+    write(build(make()), tmp_path)
+    plot = (tmp_path / "plots" / "sentiment-high-reward-kl.svg").read_text()
+    (seed,) = re.findall(r'class="seed base" cx="([\d.]+)" cy="([\d.]+)"', plot)
+    mark = re.search(r'<g class="base"><title>.*?translate\(([\d.]+),([\d.]+)\)', plot)
+    assert seed == mark.groups()
+
+
+def test_all_pairs_stand_on_the_page_row_minus_column(make, tmp_path):
+    board = build(make())
+    write(board, tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    table = re.search(r'<table class="pairs">.*?<tbody>(.*?)</tbody>', text, re.DOTALL)[1]
+    shown = {
+        (row.label, column.label): (kind, value)
+        for row, cells in zip(board.tasks[0].rows, table.split("</tr>"), strict=False)
+        for column, (kind, value) in zip(
+            board.tasks[0].rows, re.findall(r'<td class="(\w*)".*?>(.*?)<', cells), strict=True
+        )
+    }
+    for pair in board.tasks[0].pairs:
+        size = f"{pair.estimate.value:+.3f}"
+        other = f"{-pair.estimate.value:+.3f}"
+        kinds = ("", "") if not pair.better else ("better", "worse")
+        kinds = kinds if pair.better != pair.b else kinds[::-1]
+        assert shown[pair.a, pair.b] == (kinds[0], size)
+        assert shown[pair.b, pair.a] == (kinds[1], other)
 
 
 def test_a_task_without_divergence_has_no_plot(make, tmp_path):

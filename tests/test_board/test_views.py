@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.board.axes import axis
+from harness.board.columns import ranking
 from harness.board.compute import build
 from harness.board.numbers import fixed, flops, p_phrase, p_value, places, quantity, signed, stored
 from harness.board.screen import show
@@ -38,6 +40,23 @@ def test_a_narrow_terminal_loses_no_cell(make, width):
     assert max(map(len, narrow.splitlines())) <= width
     words = [set(text.replace("-", " ").replace("=", " ").split()) for text in (wide, narrow)]
     assert words[0] <= words[1]
+
+
+def test_a_table_shows_the_numbers_of_the_board(make):
+    task = build(make()).tasks[0]
+    cells = {column.title: column.cells for column in ranking(task)}
+    for i, row in enumerate(task.rows):
+        mean = row.measures[0].estimate
+        value, half = map(float, cells["reward ±95 %"][i].split(" ±"))
+        assert [value, half] == pytest.approx([mean.value, mean.high - mean.value], abs=6e-4)
+        if row.gap is None:
+            assert (cells["minus dpo [95 %]"][i], cells["p"][i], cells["p Holm"][i]) == ("-",) * 3
+            continue
+        gap = row.gap.estimate
+        found = [float(x) for x in re.findall(r"[-+]?\d[\d.]*", cells["minus dpo [95 %]"][i])]
+        assert found == pytest.approx([gap.value, gap.low, gap.high], abs=6e-4)
+        assert cells["p"][i] == p_value(gap.p)
+        assert cells["p Holm"][i] == p_value(row.gap.p_holm)
 
 
 def test_a_board_opens_with_what_it_claims(make):
@@ -97,6 +116,7 @@ def test_a_pipe_gets_plain_text_and_a_terminal_the_same_cells(make):
     show(board, Console(file=pipe))
     assert pipe.getvalue() == render(board)
     show(board, Console(file=terminal, force_terminal=True, width=100, color_system=None))
+    assert "─" in terminal.getvalue()
     words = set(terminal.getvalue().split())
     assert {"alphadpo", "±95", "p", "Holm", "diverged:", "1.2e12"} <= words
 

@@ -1,0 +1,342 @@
+"""One optimizer step is the same for any split into micro-batches, and is the loss's gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from harness.contracts.logprobs import PairLogProbs
+from harness.contracts.method import Method, State, method
+from harness.data.tokens import TokenPair
+from harness.errors import GateError
+from harness.registry import found, load_method
+from harness.train import step as step_module
+from harness.train.engine import oracle, padded, pair_logprobs
+from harness.train.loop import Optimisation, fit, order
+from harness.train.policy import adapt, without_dropout
+from harness.train.run import Run
+from harness.train.step import Learner, join, sees_whole_step
+
+from .models import make_run, some_pairs, tiny, write_caches
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+)
+
+PAIRS, PER_STEP = 24, 8
+LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+# Without an epsilon far above rounding Adam makes whole steps of gradients that are all noise.
+ADAM = Optimisation(1e-3, warmup=0.0, epsilon=1e-3)
+
+# Every method there is, and the settings under which one behaves differently.
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        name: (name, {}) for name, plugin in found("methods").items() if plugin.origin == "built in"
+    },
+    "madpo, wide": ("madpo", {"c_max": 4.0, "c_min": 0.25}),
+    "alphadpo, literal": ("alphadpo", {"statistics": "literal"}),
+}
+
+
+@method(source="for these tests", coupled=True)
+def standardised(policy: PairLogProbs, *, beta: float = 1.0) -> Tensor:
+    """Hinge on gaps in standard deviations of the step: the gradient passes the statistics."""
+    gap = policy.chosen.mean() - policy.rejected.mean()
+    return -logsigmoid(beta * (gap - gap.mean()) / (gap.std() + 0.1) + gap)
+
+
+@method(source="for these tests")
+def flipped(policy: PairLogProbs, rng: torch.Generator, *, share: float = 0.3) -> Tensor:
+    """Labels of a random share of the pairs are turned round."""
+    gap = policy.chosen.mean() - policy.rejected.mean()
+    sign = 1 - 2 * (torch.rand(len(gap), generator=rng) < share).to(gap)
+    return -logsigmoid(sign * gap)
+
+
+@method(source="for these tests", initial={"total": 0.0})
+def remembers(policy: PairLogProbs, state: State) -> tuple[Tensor, State]:
+    """The target grows with the mean gap so far; the state still hangs on a graph."""
+    gap = policy.chosen.mean() - policy.rejected.mean()
+    return -logsigmoid(gap - state["total"].detach()), {"total": state["total"] + gap.mean()}
+
+
+@method(source="for these tests")
+def chosen_only(policy: PairLogProbs) -> Tensor:
+    """Supervised: the rejected answer has no gradient at all."""
+    return -policy.chosen.mean()
+
+
+OWN = {m.name: m for m in (standardised, flipped, remembers, chosen_only)}
+ALL = [*METHODS, *OWN]
+
+
+def find(name: str) -> tuple[Method, dict[str, Any]]:
+    if name in OWN:
+        return OWN[name], {}
+    return load_method(METHODS[name][0]), METHODS[name][1]
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[TokenPair]:
+    """Long and short ones in turn, so that micro-batches have other widths than the step."""
+    short, long = (
+        some_pairs(PAIRS // 2, seed=1, answer=3),
+        some_pairs(PAIRS // 2, seed=2, answer=14),
+    )
+    return [pair for two in zip(short, long, strict=True) for pair in two]
+
+
+@pytest.fixture(scope="module")
+def inputs(pairs: list[TokenPair], tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Caches of a reference that is not the policy: at the reference much is zero by chance."""
+    return write_caches(tmp_path_factory.mktemp("caches"), pairs, tiny(seed=1))
+
+
+def policy(lora: bool) -> Any:
+    return without_dropout(adapt(tiny(), LORA if lora else None, seed=0))
+
+
+def trained(
+    name: str,
+    pairs: list[TokenPair],
+    inputs: Mapping[str, Path],
+    scratch: Path,
+    *,
+    micro: int,
+    lora: bool = False,
+    engine: Any = padded,
+) -> tuple[dict[str, Tensor], State | None, list[float]]:
+    """Parameters, state and losses after three steps."""
+    which, settings = find(name)
+    model = policy(lora)
+    run = make_run(which, model, pairs, inputs, micro=micro, settings=settings, engine=engine)
+    state, history = fit(
+        model, order(PAIRS, 1, PER_STEP, seed=0), run.objective(), ADAM, scratch=scratch,
+        checkpoint_steps=100, report=lambda *_: None, state=run.start(),
+    )  # fmt: skip
+    moved = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    return moved, state, history.losses
+
+
+def apart(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).detach().abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("name", ALL)
+def test_the_split_into_micro_batches_changes_no_parameter(
+    name: str, lora: bool, pairs: list[TokenPair], inputs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    start = {n: p for n, p in policy(lora).named_parameters() if p.requires_grad}
+    whole, state, losses = trained(name, pairs, inputs, tmp_path / "8", micro=8, lora=lora)
+    assert apart(start, whole) > 1e-4  # three steps have moved something
+    # 3 leaves a last micro-batch of two.
+    for micro in (4, 1, 3):
+        parts, after, curve = trained(
+            name, pairs, inputs, tmp_path / str(micro), micro=micro, lora=lora
+        )
+        assert apart(whole, parts) <= 1e-6
+        assert curve == pytest.approx(losses, abs=1e-5)
+        assert {k: float(v) for k, v in (after or {}).items()} == pytest.approx(
+            {k: float(v) for k, v in (state or {}).items()}, abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("name", ["alphadpo", "standardised", "flipped", "remembers"])
+def test_a_wrong_split_would_be_seen(
+    name: str,
+    pairs: list[TokenPair],
+    inputs: Mapping[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, _, _ = trained(name, pairs, inputs, tmp_path / "8", micro=8)
+    monkeypatch.setattr(step_module, "sees_whole_step", lambda _: False)
+    parts, _, _ = trained(name, pairs, inputs, tmp_path / "2", micro=2)
+    assert apart(whole, parts) > 1e-5
+
+
+def test_only_losses_that_hang_together_need_the_whole_step() -> None:
+    names = ("dpo", "simpo", "madpo", "alphadpo", *OWN)
+    whole = {name for name in names if sees_whole_step(find(name)[0])}
+    assert whole == {"alphadpo", "standardised", "flipped", "remembers"}
+
+
+def gradient(run: Run, rows: list[int], state: State | None) -> tuple[dict[str, Tensor], float]:
+    run.learner.model.zero_grad()
+    loss, _ = run.objective()(0, rows, state)
+    model = run.learner.model
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, loss
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("micro", [2, 100])
+def test_the_gradient_is_that_of_the_plain_mean_loss(
+    name: str, micro: int, lora: bool, pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    which, settings = find(name)
+    run = make_run(which, policy(lora), pairs, inputs, micro=micro, settings=settings)
+    rows = [3, 0, 11, 7, 20]
+    mine, loss = gradient(run, rows, run.start())
+    # By hand: all of it in one graph, the oracle's log-probs, no cotangents.
+    model = run.learner.model
+    given = run.ingredients.rows(rows, step=0)
+    if "state" in which.reads:
+        given["state"] = run.start()
+    straight = pair_logprobs(oracle, model, [pairs[row] for row in rows])
+    losses = which.losses(settings, policy=straight, **given)
+    losses = losses[0] if isinstance(losses, tuple) else losses
+    model.zero_grad()
+    torch.autograd.backward(losses.mean())
+    assert loss == pytest.approx(float(losses.detach().mean()), abs=1e-5)
+    plain = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    assert mine.keys() == plain.keys()
+    scale = max(float(g.abs().max()) for g in plain.values())
+    assert scale > 1e-3
+    assert apart(mine, plain) <= 1e-5 * max(1.0, scale)
+
+
+def test_a_gradient_is_added_to_what_is_there(
+    pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    run = make_run(load_method("dpo"), tiny(), pairs, inputs)
+    once, _ = gradient(run, [0, 1, 2], None)
+    run.objective()(0, [0, 1, 2], None)
+    for name, parameter in run.learner.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, 2 * once[name])
+
+
+def test_a_step_moves_its_own_way(pairs: list[TokenPair], inputs: Mapping[str, Path]) -> None:
+    """Down its own gradient a loss gets smaller, by what the gradient's length foretells."""
+    run = make_run(load_method("dpo"), tiny(), pairs, inputs, micro=3)
+    rows = list(range(8))
+    slope, before = gradient(run, rows, None)
+    length = float(sum((g**2).sum() for g in slope.values())) ** 0.5
+    rate = 1e-3 / length
+    with torch.no_grad():
+        for name, parameter in run.learner.model.named_parameters():
+            parameter.sub_(rate * slope[name])
+    _, after = gradient(run, rows, None)
+    assert before - after == pytest.approx(rate * length**2, rel=0.1)
+
+
+def test_no_pair_is_lost_when_the_last_micro_batch_is_smaller(
+    pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    run = make_run(load_method("dpo"), tiny(), pairs, inputs, micro=3)
+    result = run.learner.accumulate_gradient(
+        pairs[:8], lambda within: run.ingredients.rows(list(within), 0), None
+    )
+    assert result.losses.shape == (8,)
+    assert not result.losses.requires_grad
+    with torch.no_grad():
+        each = [float(run.losses([row], run.logprobs([row]), None)) for row in range(8)]
+    assert result.losses.tolist() == pytest.approx(each, abs=1e-5)
+    together = pair_logprobs(oracle, run.learner.model, pairs[:8])
+    assert torch.equal(result.policy.chosen.mask, together.chosen.mask)
+    assert torch.equal(result.policy.rejected.length, together.rejected.length)
+    torch.testing.assert_close(result.policy.chosen.total(), together.chosen.total())
+
+
+def test_joined_log_probs_are_those_of_one_batch() -> None:
+    model, pairs = tiny(), some_pairs(5, answer=14)
+    with torch.no_grad():
+        whole = pair_logprobs(padded, model, pairs)
+        parts = join([pair_logprobs(padded, model, [pair]) for pair in pairs])
+    for one, other in ((whole.chosen, parts.chosen), (whole.rejected, parts.rejected)):
+        assert torch.equal(one.mask, other.mask)
+        torch.testing.assert_close(one.values, other.values, atol=1e-5, rtol=0)
+
+
+def deaf(policy: PairLogProbs, *, beta: float = 1.0) -> Tensor:
+    """A loss that forgets its policy."""
+    return beta * (policy.chosen.length - policy.rejected.length)
+
+
+def detached(policy: PairLogProbs) -> Tensor:
+    """A loss that cuts its own graph."""
+    return -policy.chosen.mean().detach()
+
+
+@pytest.mark.parametrize("loss", [deaf, detached])
+@pytest.mark.parametrize("micro", [2, 8])
+@pytest.mark.parametrize("coupled", [False, True])
+def test_a_loss_that_does_not_depend_on_the_policy_is_refused(
+    loss: Any, micro: int, coupled: bool
+) -> None:
+    which = method(source="for this test", coupled=coupled)(loss)
+    learner = Learner(padded, tiny(), which, {}, micro)
+    with pytest.raises(GateError, match="does not depend on the policy"):
+        learner.accumulate_gradient(some_pairs(4), lambda _: {}, None)
+
+
+def mean_of_all(policy: PairLogProbs) -> Tensor:
+    """One number for the whole step."""
+    return -policy.chosen.mean().mean()
+
+
+def per_token(policy: PairLogProbs) -> Tensor:
+    """One number per token."""
+    return -policy.chosen.values.masked_fill(~policy.chosen.mask, 0.0)
+
+
+def column(policy: PairLogProbs) -> Tensor:
+    """One number per pair in a dimension too many."""
+    return -policy.chosen.mean()[:, None]
+
+
+@pytest.mark.parametrize("loss", [mean_of_all, per_token, column])
+def test_losses_that_are_not_one_per_pair_are_refused(loss: Any) -> None:
+    learner = Learner(padded, tiny(), method(source="for this test")(loss), {}, 4)
+    with pytest.raises(GateError, match="must return one loss per pair"):
+        learner.accumulate_gradient(some_pairs(4), lambda _: {}, None)
+
+
+def test_the_state_of_a_step_hangs_on_no_graph(
+    pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    run = make_run(remembers, tiny(), pairs, inputs, micro=2)
+    before = run.start()
+    assert before is not None
+    _, after = run.objective()(0, [0, 1, 2], before)
+    assert after is not None
+    assert not after["total"].requires_grad
+    assert float(before["total"]) == 0.0  # what came in is not touched
+    run.objective()(1, [3, 4], after)
+
+
+def test_random_numbers_are_a_function_of_seed_and_step_alone(
+    pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    def draws(seed: int, step: int) -> list[float]:
+        run = make_run(flipped, tiny(), pairs, inputs, seed=seed)
+        torch.manual_seed(len(str(seed)))  # whatever the world's own generator says
+        rng = run.ingredients.rows([0, 1], step)["rng"]
+        return torch.rand(3, generator=rng).tolist()
+
+    assert draws(0, 0) == draws(0, 0)
+    assert len({tuple(draws(seed, step)) for seed in range(3) for step in range(3)}) == 9
+
+
+def test_a_loss_is_given_its_own_rows_and_what_it_names(
+    pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    run = make_run(load_method("madpo"), tiny(), pairs, inputs)
+    rows = [5, 2, 9]
+    given = run.ingredients.rows(rows, 0)
+    assert set(given) == {"reference", "margin"}
+    every = run.ingredients.rows(range(PAIRS), 0)
+    assert given["margin"].tolist() == [float(every["margin"][row]) for row in rows]
+    assert given["reference"].chosen.total().tolist() == pytest.approx(
+        [float(every["reference"].chosen.total()[row]) for row in rows]
+    )
+    lengths = [float(len(pairs[row].rejected)) for row in rows]
+    assert given["reference"].rejected.length.tolist() == lengths
