@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.pipeline import Plan
-from harness.stage import Stage
+from harness.store.stage import Stage
 
 FLOPS_PER_SECOND = 1.5e10
 """Of one worker on a CPU with a small model; measured by `benchmarks/stages.py`, not a promise."""

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from harness.contracts.task import Metric
 from harness.judge.metrics import COMMON
-from harness.manifest import Manifest
 from harness.pipeline import BASE, Board, Cell, Plan
 from harness.scores import COLUMNS, Header, Run, Scores, TaskHeader
-from harness.stage import Stage, package_versions
-from harness.store import Store
+from harness.store.manifest import Manifest
+from harness.store.stage import Stage, package_versions
+from harness.store.store import Store
 
 
 def gather(plan: Plan, store: Store, reasons: Mapping[str, str], command: str) -> Scores:

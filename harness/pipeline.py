@@ -15,7 +15,7 @@ from harness.contracts.task import Task, TaskPlugin
 from harness.data.identity import locate, pin
 from harness.errors import RequestError, unknown
 from harness.registry import load_method, load_task, source_files
-from harness.stage import Stage
+from harness.store.stage import Stage
 
 BASE = "reference"
 """Name of the row of the untrained reference policy."""

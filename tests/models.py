@@ -19,7 +19,7 @@ from harness.data.ragged import save_ragged
 from harness.data.token_store import save_pairs, tokenise_pairs
 from harness.data.tokens import TokenPair
 from harness.records import Pair, Prompt, Split, write_jsonl
-from harness.stage import Work
+from harness.store.stage import Work
 from harness.train.engine import Engine, oracle, padded
 from harness.train.policy import build_small, save_policy
 from harness.train.reference import score

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from harness.errors import DivergedError, GateError
-from harness.stage import Work
+from harness.store.stage import Work
 
 
 def write(work: Work) -> dict[str, object]:

@@ -21,7 +21,7 @@ from .command import environment, harness
 COMMAND = (
     "run", "--methods", "dpo,alphadpo,madpo", "--budget", "smoke", "--tasks", "sentiment-high",
     "--seeds", "1", "--set", "budget.pairs=960", "--set", "budget.warm_start.texts=2048",
-    "--name", "kill",
+    "--set", "budget.reward_model.epochs=2", "--name", "kill",
 )  # fmt: skip
 """Thirty steps of training, so that a checkpoint is written at the twenty-fifth."""
 

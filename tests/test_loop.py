@@ -23,16 +23,24 @@ from torch.nn.functional import logsigmoid
 
 from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, State, method
+from harness.contracts.task import SmallModel
 from harness.data.tokens import TokenPair
-from harness.errors import DataError, DivergedError
+from harness.errors import DataError, DivergedError, RequestError
 from harness.registry import load_method
 from harness.train.cell import train_cell
 from harness.train.checkpoint import History, Position, load, save
 from harness.train.loop import Objective, Optimisation, fit, order
-from harness.train.policy import adapt, load_policy, load_trained, without_dropout
+from harness.train.policy import (
+    adapt,
+    build_small,
+    load_policy,
+    load_trained,
+    save_policy,
+    without_dropout,
+)
 from harness.train.reference import score_reference
 
-from .models import World, make_run, make_world, some_pairs, tiny, write_caches
+from .models import SHAPE, WORDS, World, make_run, make_world, some_pairs, tiny, write_caches
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -487,6 +495,67 @@ def test_adapters_go_where_they_are_sent() -> None:
     names = [n for n, p in model.named_parameters() if p.requires_grad]
     assert {name.split(".")[-4] for name in names} == {"q_proj", "v_proj"}
     assert len(names) == 8
+
+
+def test_a_target_that_the_model_does_not_have_is_named() -> None:
+    for targets in (["q_porj"], ["q_proj", "v_porj"]):
+        lora = {"rank": 2, "alpha": 4.0, "targets": targets}
+        with pytest.raises(
+            RequestError, match=r"unknown LoRA target '._porj': did you mean '._proj'"
+        ):
+            adapt(tiny(), lora, seed=0)
+
+
+# ---- Policies on disk
+
+
+def broken(folder: Path, how: str) -> Path:
+    """A model folder that is not what it says."""
+    model, tokenizer = build_small(SmallModel(WORDS, SHAPE), seed=0)
+    save_policy(model, tokenizer, folder)
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    if how == "cut off":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "without a head":
+        model.model.save_pretrained(folder)
+    elif how == "no safetensors":
+        torch.save(model.state_dict(), folder / "pytorch_model.bin")
+        weights.unlink()
+    else:
+        old, new = how.split(" for ")
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("cut off", "can be loaded"),
+        ("no safetensors", "can be loaded"),
+        ('"intermediate_size": 48 for "intermediate_size": 40', "can be loaded"),
+        ('"llama" for "no_such_model"', "can be loaded"),
+        ('"num_hidden_layers": 1 for "num_hidden_layers": 2', r"lacks 9 .*layers\.1\..* random"),
+        ("without a head", r"lacks 1 .* lm_head"),
+    ],
+)
+def test_a_model_that_is_not_whole_is_refused(how: str, why: str, tmp_path: Path) -> None:
+    folder = broken(tmp_path / "model", how)
+    with pytest.raises(DataError, match=why):
+        load_policy(folder)
+
+
+def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    model, tokenizer = build_small(SmallModel(WORDS, SHAPE), seed=3)
+    save_policy(model, tokenizer, tmp_path)
+    again, words = load_policy(tmp_path)
+    assert same_bits(again.state_dict(), model.state_dict())
+    assert words("the film")["input_ids"] == tokenizer("the film")["input_ids"]
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    other, _ = build_small(SmallModel(WORDS, SHAPE), seed=4)
+    assert not same_bits(other.state_dict(), model.state_dict())
+    model.to(torch.bfloat16).save_pretrained(tmp_path)
+    assert {p.dtype for p in load_policy(tmp_path)[0].parameters()} == {torch.float32}
 
 
 # ---- A whole cell

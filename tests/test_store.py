@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from harness.errors import HarnessError, RequestError, StoreError
-from harness.failures import sentence, without_secrets
-from harness.manifest import Manifest
-from harness.stage import Stage
-from harness.store import Store
+from harness.store.failures import sentence, without_secrets
+from harness.store.manifest import Manifest
+from harness.store.stage import Stage
+from harness.store.store import Store
 
 HERE = Path(__file__).parent
 
@@ -48,8 +48,8 @@ def calls(tmp_path: Path) -> int:
 PERFORM = """
 import json, os, signal, sys
 from pathlib import Path
-from harness.stage import Stage
-from harness.store import Store
+from harness.store.stage import Stage
+from harness.store.store import Store
 root, function, settings, hook = sys.argv[1:]
 stage = Stage("try", f"try {function}", f"stage_functions:{function}", json.loads(settings), {})
 exec(hook)
@@ -162,7 +162,7 @@ KILLS = [
     *(pytest.param(trap, "", id=f"at {trap}") for trap in ("0", "3", "7", "end")),
     pytest.param(
         "",
-        "import harness.store as s; s.write_manifest = lambda *_: os.kill(os.getpid(), 9)",
+        "import harness.store.store as s; s.write_manifest = lambda *_: os.kill(os.getpid(), 9)",
         id="before the manifest",
     ),
     pytest.param(

@@ -51,8 +51,8 @@ class Candidate:
 
     @property
     def cost(self) -> Cost | None:
-        """What one run cost, on average over the seeds."""
-        if not self.runs:
+        """What one run cost, on average over the seeds; None where nothing was trained."""
+        if self.base or not self.runs:
             return None
         n = len(self.runs)
         totals = (sum(getattr(r, u) for r in self.runs) for u in Cost.__annotations__)

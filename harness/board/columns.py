@@ -75,10 +75,11 @@ def named(row: Row) -> str:
 
 
 def folded(columns: Sequence[Column]) -> tuple[list[Column], str]:
-    """The same without counts that are equal in all rows, and equal costs as one sentence."""
-    same = [c for c in columns if c.title in _COUNTS and len(set(c.cells) - {NONE}) <= 1]
-    costs = [c for c in same if c.title in dict(_COSTS) and set(c.cells) != {NONE}]
-    told = ", ".join(f"{next(x for x in c.cells if x != NONE)} {c.title}" for c in costs)
+    """The same without empty columns and equal counts, and the equal costs as one sentence."""
+    known = {c.title: set(c.cells) - {NONE} for c in columns}
+    same = [c for c in columns if len(known[c.title]) <= (c.title in _COUNTS)]
+    costs = [c.title for c in same if c.title in dict(_COSTS) and known[c.title]]
+    told = ", ".join(f"{known[title].pop()} {title}" for title in costs)
     return [c for c in columns if c not in same], f"Every run: {told}." if told else ""
 
 

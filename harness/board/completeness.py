@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -68,7 +68,7 @@ def _reasons(
     """Why a row is not ranked: runs that failed, values that are missing, another budget."""
     runs = {r.seed: r for r in candidate.runs}
     table = candidate.tables[task.primary]
-    found = [_seed_reason(s, runs.get(s), table, task.primary) for s in seeds]
+    found = _together({s: _seed_reason(s, runs.get(s), table, task.primary) for s in seeds})
     if not any(found) and table.shape[1] == 1:
         found.append("there is one prompt, and an interval takes at least two")
     if not any(found) and spent and candidate.runs and not candidate.base:
@@ -76,14 +76,23 @@ def _reasons(
     return tuple(filter(None, found)) or (() if seeds else ("no scores",))
 
 
+def _together(reasons: Mapping[int, str]) -> list[str]:
+    """`seeds 0, 2: reason` for every reason once, in the order of the first seed."""
+    seeds: dict[str, list[str]] = {}
+    for seed, reason in reasons.items():
+        if reason:
+            seeds.setdefault(reason, []).append(str(seed))
+    return [f"seed{'s' * (len(s) > 1)} {', '.join(s)} {reason}" for reason, s in seeds.items()]
+
+
 def _seed_reason(seed: int, run: Run | None, table: pd.DataFrame, metric: str) -> str:
     if run and run.status != "done":
-        return f"seed {seed} {run.status}" + (f": {shortened(run.reason)}" if run.reason else "")
+        return run.status + (f": {shortened(run.reason)}" if run.reason else "")
     if seed not in table.index:
-        return f"seed {seed} has no scores" if run else f"no run of seed {seed}"
+        return "without scores" if run else "not run"
     missing = int(table.loc[[seed]].isna().to_numpy().sum())
     total = table.shape[1]
-    return f"seed {seed} lacks {metric} for {missing} of {total} prompts" if missing else ""
+    return f"without {metric} for {missing} of {total} prompts" if missing else ""
 
 
 def _budget_reason(own: Spent, usual: Spent) -> str:

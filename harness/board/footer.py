@@ -60,11 +60,11 @@ def _detectable(task: TaskBoard) -> str:
     if task.mde is None:
         return ""
     size = fixed(task.mde, places([task.mde / _ERRORS]))
+    largest = f"the largest of {len(task.pairs)} pairs, " if len(task.pairs) > 1 else ""
     runs = f"{len(task.seeds)} seeds" if len(task.seeds) > 1 else "one seed (about these runs only)"
     return (
         f"Minimum detectable effect at 80 % power with {runs} and {task.prompts} prompts: {size} "
-        f"{task.primary.unit or task.primary.name} (the largest of {len(task.pairs)} pairs, "
-        "before correction)."
+        f"{task.primary.unit or task.primary.name} ({largest}before correction)."
     )
 
 

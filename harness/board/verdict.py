@@ -59,7 +59,7 @@ def _group(group: Sequence[tuple[Row, Gap]], task: TaskBoard, many: str) -> Iter
 def _leaders(task: TaskBoard) -> str:
     first = [row.label for row in task.rows if row.ranks and row.ranks[0] == 1]
     if len(first) > 1:
-        return f"{listed(first)} share the first place: no row is shown to be better."
+        return f"First place is open: no row is shown to be better than {listed(first)}."
     others = len(task.rows) - 1
     if not others:
         return f"{first[0]} is the only complete row."

@@ -11,7 +11,7 @@ from harness.board.compare import compare as compare_scores
 from harness.board.compare import render_comparison
 from harness.board.compute import build
 from harness.board.files import write
-from harness.board.terminal import render
+from harness.board.screen import show
 from harness.errors import DataError, RequestError
 from harness.scores import Scores, read_scores
 
@@ -25,7 +25,7 @@ def rebuild(args: Namespace) -> int:
         out = Path(args.out) if args.out else Path("leaderboards") / scores.header.experiment
         board = build(scores)
         write(board, out)
-        print(render(board, width=100), end="")
+        show(board)
         print(f"\nBoard: {out}/index.html", file=sys.stderr)
     return 0
 

@@ -83,6 +83,7 @@ class Reporter:
         self._done += 1
         words = outcome.status if outcome.status != "done" else f"{outcome.seconds:.1f} s"
         reason = f": {outcome.reason}" if outcome.reason else ""
+        reason += f" (traceback: {outcome.traceback})" if outcome.traceback else ""
         left = self._left()
         eta = f", about {duration(left)} left" if left is not None and not self._live else ""
         bad = outcome.status not in ("done", "cached", "skipped")

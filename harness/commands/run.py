@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from argparse import Namespace
@@ -22,16 +21,17 @@ def run(args: Namespace) -> int:
     """Train, generate, judge, score, compare; print the board. Returns the exit status."""
     experiment = read(args)
     from harness.estimate import START_SECONDS, WORKER_BYTES, Scale, expected
-    from harness.execute.plan import finished, outstanding
+    from harness.execute.plan import finished, hopeless, outstanding
     from harness.gather import name
     from harness.pipeline import plan
-    from harness.store import Store
+    from harness.store.store import Store
 
     laid_out = plan(experiment)
     scale = Scale.of(laid_out)
     stages = {stage.key: stage for stage in laid_out.stages}
     store = Store(Path(args.runs).absolute() / "store")
-    todo = outstanding([c.score for c in laid_out.cells], finished(stages, store))
+    ended = finished(stages, store)
+    todo = outstanding([c.score for c in laid_out.cells], ended) - hopeless(stages, ended)
     b = experiment.budget
     costs = {
         key: expected(stages[key], scale, pairs=b.pairs, prompts=b.test_prompts) for key in todo
@@ -101,7 +101,7 @@ def _finish(
 ) -> int:
     from harness.board.compute import build
     from harness.board.files import write
-    from harness.board.terminal import render
+    from harness.board.screen import show
     from harness.gather import costs, gather
     from harness.scores import write_scores
 
@@ -114,7 +114,7 @@ def _finish(
     out = Path(args.out) if args.out else Path("leaderboards") / folder.name
     board = build(scores)
     write(board, out)
-    print(render(board, width=_width()), end="")
+    show(board)
     if not args.quiet:
         print(f"\nBoard: {out}/index.html   Scores: {folder}/scores.parquet", file=sys.stderr)
     bad = [run for run in scores.header.runs if run.status != "done"]
@@ -130,7 +130,8 @@ def _root(stage: Any, outcomes: Mapping[str, Outcome]) -> str:
         return outcome.reason
     cause = next(s for s in stage.inputs.values() if not outcomes[s.key].usable)
     reason = _root(cause, outcomes)
-    return reason if outcomes[cause.key].status == "skipped" else f"{cause.label}: {reason}"
+    told = reason.startswith(cause.label) or outcomes[cause.key].status == "skipped"
+    return reason if told else f"{cause.label}: {reason}"
 
 
 def _announce(plan: Any, todo: int, stages: int, seconds: float, workers: int) -> None:
@@ -152,10 +153,3 @@ def _print_plan(stages: Mapping[str, Any], todo: set[str], seconds: Mapping[str,
     for key, stage in stages.items():
         state = f"about {seconds[key]:.0f} s" if key in todo else "cached"
         print(f"{state:>12}  {stage.verb:<13} {stage.label}")
-
-
-def _width() -> int:
-    try:
-        return min(140, max(80, os.get_terminal_size(sys.stdout.fileno()).columns))
-    except OSError:
-        return 100

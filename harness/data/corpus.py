@@ -13,7 +13,7 @@ from harness.contracts.task import Corpus, Sizes
 from harness.errors import DataError
 from harness.records import Completion, Pair, Prompt, read_jsonl, write_jsonl
 from harness.registry import load_task
-from harness.stage import Work
+from harness.store.stage import Work
 
 
 def make_corpus(work: Work) -> Mapping[str, Any]:

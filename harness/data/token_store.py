@@ -13,7 +13,7 @@ from harness.data.ragged import load_ragged, save_ragged
 from harness.data.tokens import Limits, TokenPair, TokenRules, tokenise
 from harness.errors import DataError
 from harness.records import Pair, Split, read_jsonl
-from harness.stage import Work
+from harness.store.stage import Work
 
 
 def tokenise_pairs(work: Work) -> Mapping[str, Any]:

@@ -164,7 +164,9 @@ def _tokenise_one(pair: Pair, rules: TokenRules, limits: Limits) -> tuple[TokenP
     if limits.overlong == "cut":
         answers = [answer[: limits.response_tokens] for answer in answers]
     chosen, rejected = answers
-    if any(set(answer) <= {rules.eos, rules.pad} for answer in answers):
+    # All special ids: a model may end its answers with another than its tokenizer's EOS.
+    silent = {rules.eos, rules.pad, *rules.tokenizer.all_special_ids}
+    if any(silent.issuperset(answer) for answer in answers):
         fates = {"empty"}
     elif chosen == rejected:
         fates = {"identical"}

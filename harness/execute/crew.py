@@ -16,8 +16,8 @@ from typing import Any, Self
 
 from harness.execute.events import Outcome
 from harness.execute.worker import Message, serve
-from harness.stage import Stage
-from harness.store import Store
+from harness.store.stage import Stage
+from harness.store.store import Store
 
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # as many workers as cores: more threads would only wait
@@ -94,6 +94,8 @@ class Crew:
 
     def _release(self, worker: _Worker, outcome: Outcome) -> None:
         worker.stage = None
+        # What a failed stage left behind (a broken CUDA context, memory that nothing frees) must
+        # not reach the next one.
         if outcome.status == "failed":
             self._dismiss(worker)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from harness.stage import Stage
+from harness.store.stage import Stage
 
 Status = Literal["done", "cached", "diverged", "void", "failed", "skipped"]
 
@@ -20,11 +21,13 @@ class Outcome:
             "skipped" was never begun because an input failed.
         reason: in words, where it is neither done nor cached, and where it was not needed.
         seconds: how long it took, also where that was in an earlier run.
+        traceback: the file that holds it, where a stage failed and left one.
     """
 
     status: Status
     reason: str = ""
     seconds: float = 0.0
+    traceback: Path | None = None
 
     @property
     def usable(self) -> bool:

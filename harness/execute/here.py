@@ -10,9 +10,9 @@ from harness.execute.crew import Crew
 from harness.execute.events import Event, Finished, Outcome, Progress, Started, Waiting
 from harness.execute.plan import finished, outstanding, reachable
 from harness.execute.worker import Message
-from harness.manifest import Manifest
-from harness.stage import Stage
-from harness.store import Store
+from harness.store.manifest import Manifest
+from harness.store.stage import Stage
+from harness.store.store import Store
 
 
 def carry_out(

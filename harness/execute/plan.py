@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from harness.manifest import Manifest
-from harness.stage import Stage
-from harness.store import Store
+from harness.store.manifest import Manifest
+from harness.store.stage import Stage
+from harness.store.store import Store
 
 
 def reachable(stages: Iterable[Stage]) -> dict[str, Stage]:
@@ -38,6 +38,20 @@ def outstanding(wanted: Iterable[Stage], ended: Iterable[str]) -> set[str]:
             needed.add(stage.key)
             todo += stage.inputs.values()
     return needed
+
+
+def hopeless(stages: dict[str, Stage], ended: dict[str, Manifest]) -> set[str]:
+    """The keys of stages that can never be made: something they build on ended durably badly.
+
+    Args:
+        stages: by key, inputs before what builds on them.
+        ended: what `finished` found.
+    """
+    bad = {key for key, manifest in ended.items() if manifest.status != "done"}
+    for key, stage in stages.items():
+        if any(source.key in bad for source in stage.inputs.values()):
+            bad.add(key)
+    return bad - ended.keys()
 
 
 def _inputs_first(stage: Stage, found: dict[str, Stage]) -> Iterator[Stage]:

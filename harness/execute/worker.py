@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.execute.attempt import attempt
 from harness.execute.events import Outcome
-from harness.store import Store
+from harness.store.store import Store
 
 Message = str | tuple[int, int, str] | Outcome
 """A notice of the store, progress, or the end of the stage."""
@@ -22,26 +22,18 @@ _REPORT_EVERY = 0.1  # seconds: a fast loop must not spend its time on the pipe
 
 
 def serve(connection: Connection[Message, Any], store: Store) -> None:
-    """The body of the worker: a stage in, messages out, an outcome last.
-
-    Ends after a failure: what a failed stage left behind (a broken CUDA context, memory that
-    nothing frees) must not reach the next one.
-    """
+    """The body of the worker: a stage in, messages out, an outcome last."""
     # A group of its own, so that what a stage starts itself can be ended with it, and so that a
     # Ctrl-C at the terminal reaches the parent alone, which then stops us.
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    outcome = Outcome("done")
-    while outcome.status != "failed":
-        try:
+    with suppress(EOFError):  # the parent has no more
+        while True:
             stage = connection.recv()
-        except EOFError:
-            return
-        teller = _Teller(connection)
-        outcome = attempt(stage, store, teller.report, teller.send)
-        teller.send(outcome)
+            teller = _Teller(connection)
+            teller.send(attempt(stage, store, teller.report, teller.send))
 
 
 class _Teller:

@@ -12,7 +12,7 @@ from transformers import GenerationConfig
 
 from harness.data.tokens import Ids, TokenRules
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
-from harness.stage import Work
+from harness.store.stage import Work
 from harness.train import device
 from harness.train.engine import ENGINES, Sequences
 from harness.train.policy import load_policy, load_trained, without_dropout

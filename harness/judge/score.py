@@ -13,7 +13,7 @@ from harness.errors import DataError
 from harness.judge.metrics import common, mean
 from harness.records import Completion, read_jsonl
 from harness.registry import load_task
-from harness.stage import Work
+from harness.store.stage import Work
 
 
 def score(work: Work) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from harness.contracts.method import Method, State
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
 from harness.registry import load_method
-from harness.stage import Work
+from harness.store.stage import Work
 from harness.train import device
 from harness.train.checkpoint import History
 from harness.train.engine import ENGINES

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -20,7 +21,7 @@ from transformers.utils import logging
 
 from harness.contracts.task import SmallModel
 from harness.data.identity import locate
-from harness.errors import DataError
+from harness.errors import DataError, unknown
 
 logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -57,14 +58,21 @@ def load_policy(source: str | Path) -> tuple[Any, Any]:
     name, revision = (place, None) if isinstance(place, Path) else (place.name, place.revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, revision=revision, dtype=torch.float32, use_safetensors=True
-        )
-    except (OSError, ValueError, KeyError) as error:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            name, revision=revision, dtype=torch.float32, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(
             f"'{source}' is not a causal language model that can be loaded: {error}. It needs "
             "config.json, tokenizer files and *.safetensors"
         ) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise DataError(
+            f"'{source}' lacks {len(missing)} of the weights that its config.json asks for, "
+            f"{missing[0]} among them: they would be random. Save the whole causal model again"
+        )
     return model, tokenizer
 
 
@@ -86,11 +94,19 @@ def adapt(model: Any, lora: Mapping[str, Any] | None, seed: int) -> Any:
         model: a causal model.
         lora: rank, alpha and target modules ("all-linear" or a list of names), or None.
         seed: of the adapter's random half; the other half is zero, so nothing changes yet.
+
+    Raises:
+        RequestError: the model has no module of a target's name.
     """
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model
 
+    # peft overlooks a name that fits nothing as long as another does.
+    names = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    for target in [] if lora["targets"] == "all-linear" else lora["targets"]:
+        if target.rpartition(".")[2] not in names:
+            raise unknown("LoRA target", target, names - {""})
     torch.manual_seed(seed)
     config = LoraConfig(
         r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"],

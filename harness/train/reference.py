@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.contracts.logprobs import LogProbs, PairLogProbs
 from harness.data.ragged import Ragged, load_ragged, save_ragged
 from harness.data.token_store import load_pairs
-from harness.stage import Work
+from harness.store.stage import Work
 from harness.train import device
 from harness.train.batches import by_length
 from harness.train.engine import ENGINES, Engine, Sequences

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from harness.contracts.method import State
 from harness.data.token_store import load_pairs
 from harness.data.tokens import Ids, TokenPair
-from harness.stage import Work
+from harness.store.stage import Work
 from harness.train import device
 from harness.train.batches import by_length
 from harness.train.engine import backbone

@@ -14,7 +14,7 @@ from harness.contracts.method import State
 from harness.contracts.task import Task
 from harness.data.tokens import TokenRules
 from harness.registry import load_task
-from harness.stage import Work
+from harness.store.stage import Work
 from harness.train import device
 from harness.train.engine import Engine, Sequences, padded
 from harness.train.loop import Objective, Optimisation, fit, order

@@ -57,7 +57,7 @@ def test_no_order_is_claimed_between_methods_that_are_alike(make):
     task = only(make(dict.fromkeys(("dpo", "ipo", "kto", "simpo"), 0.5)))
     assert {row.ranks for row in task.rows} == {(1, 4)}
     assert {row.ties for row in task.rows} == {"a"}
-    assert "share the first place" in verdict(task)[0]
+    assert verdict(task)[0].startswith("First place is open: ")
 
 
 def test_a_difference_is_the_row_minus_the_reference_method(make):
@@ -134,7 +134,7 @@ def test_a_row_that_lacks_a_prompt_is_not_ranked(make):
     scores = make()
     f = scores.frame
     task = only(without(scores, (f.method == "simpo") & (f.seed == 2) & (f.prompt_id == "p0007")))
-    assert [r.reasons for r in task.unranked] == [("seed 2 lacks reward for 1 of 200 prompts",)]
+    assert [r.reasons for r in task.unranked] == [("seed 2 without reward for 1 of 200 prompts",)]
     assert "simpo" not in by_label(task)
 
 
@@ -144,7 +144,7 @@ def test_a_value_that_is_no_number_is_a_missing_one(make, value):
     f = scores.frame.copy()
     f.loc[(f.method == "simpo") & (f.seed == 0) & (f.prompt_id == "p0001"), "value"] = value
     task = only(Scores(scores.header, f))
-    assert task.unranked[0].reasons == ("seed 0 lacks reward for 1 of 200 prompts",)
+    assert task.unranked[0].reasons == ("seed 0 without reward for 1 of 200 prompts",)
     assert np.isfinite(task.unranked[0].mean)
 
 
@@ -152,10 +152,10 @@ def test_a_row_that_lacks_a_seed_is_not_ranked(make):
     scores = make()
     f = scores.frame
     lost = without(scores, (f.method == "simpo") & (f.seed == 1))
-    assert only(lost).unranked[0].reasons == ("seed 1 has no scores",)
+    assert only(lost).unranked[0].reasons == ("seed 1 without scores",)
     runs = tuple(r for r in scores.header.runs if (r.method, r.seed) != ("simpo", 1))
     never = Scores(replace(scores.header, runs=runs), lost.frame)
-    assert only(never).unranked[0].reasons == ("no run of seed 1",)
+    assert only(never).unranked[0].reasons == ("seed 1 not run",)
 
 
 def test_prompts_that_no_row_has_are_counted_in_words(make):
@@ -272,6 +272,26 @@ def test_the_same_board_comes_from_a_shuffled_table_and_from_a_file(make, tmp_pa
     assert build(Scores(scores.header, scores.frame.sample(frac=1, random_state=3))) == board
     write_scores(tmp_path / "scores.parquet", scores)
     assert build(read_scores(tmp_path / "scores.parquet")) == board
+
+
+def test_a_board_without_a_single_score_lists_the_failures(make, tmp_path):
+    scores = make(tasks=("a", "b"))
+    runs = tuple(replace(r, status="failed", reason="out of memory") for r in scores.header.runs)
+    empty = pd.DataFrame(columns=list(scores.frame.columns))
+    write_scores(tmp_path / "scores.parquet", Scores(replace(scores.header, runs=runs), empty))
+    for task in build(read_scores(tmp_path / "scores.parquet")).tasks:
+        assert {r.label for r in task.unranked} == {"dpo", "madpo", "alphadpo", "simpo"}
+        assert task.unranked[0].reasons == ("seeds 0, 1, 2 failed: out of memory",)
+        assert task.unranked[0].mean is None
+
+
+def test_runs_of_the_untrained_policy_cost_nothing_to_train(make):
+    scores = make(base_seeds=3)
+    base = [replace(scores.header.runs[0], method="reference", seed=s, pairs=0) for s in range(3)]
+    header = replace(scores.header, runs=(*base, *scores.header.runs))
+    task = only(Scores(header, scores.frame))
+    assert not task.unranked
+    assert by_label(task)["reference"].cost is None
 
 
 def test_a_board_of_nothing_but_failures_says_so(make):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from harness.errors import DivergedError, GateError
-from harness.manifest import NAME, Ending, Manifest, sizes
-from harness.peak_memory import peak, restart_peak
-from harness.stage import Stage, Work, package_versions
+from harness.store.manifest import NAME, Ending, Manifest, sizes
+from harness.store.peak_memory import peak, restart_peak
+from harness.store.stage import Stage, Work, package_versions
 
 
 def run_stage(stage: Stage, work: Work) -> Manifest:

@@ -2,7 +2,7 @@
 
 Two stages with equal keys make equal results, so the second one is not made. Whatever moves a
 number is in the key: the settings, the inputs' keys, the code, the versions of the libraries.
-What only people read (the label, the estimate) is not.
+What only people read (the label) is not.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.code_version import code_version
 from harness.errors import RequestError
+from harness.store.code_version import code_version
 
 KEY_LENGTH = 20
 """Hexadecimal digits: 80 bits, so that no two of a million stages meet."""
@@ -40,7 +40,6 @@ class Stage:
             secret. A stage that needs one reads it from the environment when it runs.
         inputs: the stages whose results it reads, by the name that the function knows them by.
         plugins: files of code from outside that it runs, in the key as code.
-        estimate: expected seconds; not in the key.
     """
 
     verb: str
@@ -49,7 +48,6 @@ class Stage:
     settings: Mapping[str, Any]
     inputs: Mapping[str, Stage]
     plugins: tuple[Path, ...] = ()
-    estimate: float = 0.0
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_-]*", self.verb), f"not a folder name: {self.verb!r}"

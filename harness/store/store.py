@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import HarnessError, RequestError, StoreError
-from harness.failures import in_words
-from harness.manifest import Manifest, flush, read_manifest, write_manifest
-from harness.run_stage import run_stage
-from harness.stage import Report, Stage, Work
+from harness.store.failures import in_words
+from harness.store.manifest import Manifest, flush, read_manifest, write_manifest
+from harness.store.run_stage import run_stage
+from harness.store.stage import Report, Stage, Work
 
 Word = Literal["waiting", "started"]
 Notice = Callable[[Word], None]

@@ -30,13 +30,13 @@ class Manifest:
         call: the function that was called, as "module:function".
         settings: what it was called with; free of secrets, because a stage's settings are.
         inputs: keys of the inputs by name.
-        code: the version of the code; see `harness.code_version`.
+        code: the version of the code; see `harness.store.code_version`.
         packages: versions of the libraries that move numbers.
         device: what the facts say under "device".
         started: when the last attempt began, UTC.
         seconds: how long the last attempt took.
         attempts: how often it was begun; above 1, `seconds` leaves out what was cut short.
-        peak_memory: bytes; see `harness.peak_memory`.
+        peak_memory: bytes; see `harness.store.peak_memory`.
         peak_memory_measured: by what, and so since when.
         status: "done", or an end that a second try would only repeat: "diverged", "void".
         reason: why, where it is not "done".

@@ -26,8 +26,8 @@ from harness.errors import RequestError
 
 _LEFT_OUT = {
     "harness.errors": "holds sentences for people: a reworded one moves no number",
-    "harness.stage": "says where a stage reads and writes: no number passes through it",
-    "harness.code_version": "reached through harness.stage only",
+    "harness.store.stage": "says where a stage reads and writes: no number passes through it",
+    "harness.store.code_version": "reached through harness.store.stage only",
 }
 
 

@@ -1,0 +1,1 @@
+"""Stages and their results: keys, locks, manifests. Nothing else touches run paths."""
