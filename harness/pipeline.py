@@ -316,13 +316,13 @@ class _Layout:
             "seed": seed, "epochs": b.epochs, "pairs_per_step": b.pairs_per_step,
             "micro_pairs": b.micro_pairs, "optimisation": optimisation,
             "lora": lora if b.lora.rank else None, "checkpoint_steps": CHECKPOINT_STEPS,
-            "reward_epochs": b.reward_model.epochs,
         }  # fmt: skip
         inputs = {"tokens": self._tokens, "policy": self._policy}
         if "reference" in row.method.reads:
             inputs["reference"] = self._reference
         if {"margin", "rewards"} & set(row.method.reads):
             inputs["margins"] = self._margins
+            settings["reward_epochs"] = b.reward_model.epochs
         plugins = tuple(source_files(row.path, "methods"))
         return Stage("train", label, "harness.train.cell:train_cell", settings, inputs, plugins)
 

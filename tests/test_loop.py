@@ -545,6 +545,16 @@ def test_a_model_that_is_not_whole_is_refused(how: str, why: str, tmp_path: Path
         load_policy(folder)
 
 
+def test_an_adapter_is_no_policy_to_begin_with(tmp_path: Path) -> None:
+    # transformers would load it, frozen, and save it without the model that it was made for.
+    model, tokenizer = build_small(SmallModel(WORDS, SHAPE), seed=0)
+    save_policy(model, tokenizer, tmp_path / "base")
+    adapted = adapt(load_policy(tmp_path / "base")[0], LORA, seed=0)
+    save_policy(adapted, tokenizer, tmp_path / "adapter")
+    with pytest.raises(DataError, match="is an adapter: merge it"):
+        load_policy(tmp_path / "adapter")
+
+
 def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     model, tokenizer = build_small(SmallModel(WORDS, SHAPE), seed=3)
     save_policy(model, tokenizer, tmp_path)

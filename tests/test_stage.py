@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness.errors import RequestError
 from harness.store import code_version as code
 from harness.store import stage as stage_module
-from harness.errors import RequestError
 from harness.store.stage import Stage
 
 LABORATORY = {

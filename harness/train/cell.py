@@ -101,7 +101,7 @@ def _bill(
         reads=method.reads,
         two_passes=sees_whole_step(method) and s["micro_pairs"] < s["pairs_per_step"],
         lora=s["lora"] is not None,
-        reward_epochs=s["reward_epochs"],
+        reward_epochs=s.get("reward_epochs", 0),
     )
     return {**asdict(found), "total": found.total}
 

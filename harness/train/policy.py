@@ -52,7 +52,7 @@ def load_policy(source: str | Path) -> tuple[Any, Any]:
     """A causal model in fp32 and its tokenizer, from a folder or a hub id (`owner/name@commit`).
 
     Raises:
-        DataError: there is no such model, or its weights are not safetensors.
+        DataError: there is no such model, it is not whole, or its weights are not safetensors.
     """
     place = locate(str(source))
     name, revision = (place, None) if isinstance(place, Path) else (place.name, place.revision)
@@ -68,6 +68,8 @@ def load_policy(source: str | Path) -> tuple[Any, Any]:
             "config.json, tokenizer files and *.safetensors"
         ) from error
     model, found = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise DataError(f"'{source}' is an adapter: merge it into its base model and save that")
     if missing := sorted(found["missing_keys"]):
         raise DataError(
             f"'{source}' lacks {len(missing)} of the weights that its config.json asks for, "
