@@ -10,8 +10,8 @@ from typing import Any
 from harness.pipeline import Plan
 from harness.store.stage import Stage
 
-FLOPS_PER_SECOND = 1.5e10
-"""Of one worker on a CPU with a small model; measured by `benchmarks/stages.py`, not a promise."""
+FLOPS_PER_SECOND = 4e10
+"""Of one worker on a CPU with a small model, beside the step; see `benchmarks/stages.py`."""
 
 STEP_SECONDS = 0.012
 TOKEN_SECONDS = 0.008

@@ -322,8 +322,12 @@ def test_the_noise_floor_of_bf16_is_seen_and_within_its_limit() -> None:
     model, pairs = tiny(initializer_range=0.05), some_pairs(4)
     with precision(CPU, "bf16"):
         floor = noise_floor(padded, model, pairs, LIMITS["bf16"]["oracle"])
-    # The oracle is in fp32 even there: a floor of zero would mean that both are in bf16.
+        narrow = pair_logprobs(padded, model, pairs)
     assert 1e-4 < floor < LIMITS["bf16"]["oracle"]
+    # The oracle is in fp32 even there.
+    plain = pair_logprobs(oracle, model, pairs)
+    sides = ((narrow.chosen, plain.chosen), (narrow.rejected, plain.rejected))
+    assert floor == max(distance(one, other) for one, other in sides)
 
 
 class ScaledLogits(LlamaForCausalLM):

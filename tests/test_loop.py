@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -24,11 +24,13 @@ from torch.nn.functional import logsigmoid
 from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, State, method
 from harness.contracts.task import SmallModel
+from harness.data.corpus import make_corpus
 from harness.data.tokens import TokenPair
 from harness.errors import DataError, DivergedError, RequestError
-from harness.registry import load_method
+from harness.registry import load_method, load_task
 from harness.train.cell import train_cell
 from harness.train.checkpoint import History, Position, load, save
+from harness.train.engine import oracle, padded
 from harness.train.loop import Objective, Optimisation, fit, order
 from harness.train.policy import (
     adapt,
@@ -39,6 +41,7 @@ from harness.train.policy import (
     without_dropout,
 )
 from harness.train.reference import score_reference
+from harness.train.warm_start import _objective, warm_start
 
 from .models import SHAPE, WORDS, World, make_run, make_world, some_pairs, tiny, write_caches
 
@@ -100,6 +103,7 @@ def test_a_run_of_one_step_moves() -> None:
 
 
 @given(share=st.integers(0, 99), steps=st.integers(1, 5000))
+@settings(deadline=None)
 def test_the_warm_up_has_its_share_of_the_steps(share: int, steps: int) -> None:
     optimisation = Optimisation(1.0, schedule="constant", warmup=share / 100)
     rising = [step for step in range(steps) if optimisation.rate(step, steps) < 1]
@@ -112,6 +116,7 @@ def test_the_warm_up_has_its_share_of_the_steps(share: int, steps: int) -> None:
     per_step=st.integers(1, 9),
     seed=st.integers(0, 9),
 )
+@settings(deadline=None)
 def test_every_row_comes_once_an_epoch(rows: int, epochs: int, per_step: int, seed: int) -> None:
     if rows * epochs < per_step:
         with pytest.raises(DataError, match=f"{rows} rows in {epochs} epochs make no step"):
@@ -566,6 +571,52 @@ def test_a_model_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     assert not same_bits(other.state_dict(), model.state_dict())
     model.to(torch.bfloat16).save_pretrained(tmp_path)
     assert {p.dtype for p in load_policy(tmp_path)[0].parameters()} == {torch.float32}
+
+
+# ---- The warm start
+
+
+@pytest.mark.parametrize("micro", [1, 3, 100])
+def test_the_loss_of_a_warm_start_is_per_token_for_any_split(micro: int) -> None:
+    model = tiny()
+    sequences = [(pair.prompt, pair.chosen) for pair in some_pairs(7, seed=2)]
+    loss, _ = _objective(padded, model, sequences, micro)(0, [6, 0, 3, 2], None)
+    slope = model.model.norm.weight.grad.clone()
+    model.zero_grad()
+    found = oracle(model, [sequences[row] for row in (6, 0, 3, 2)])
+    plain = -found.values[found.mask].mean()
+    torch.autograd.backward(plain)
+    assert loss == pytest.approx(float(plain.detach()), abs=1e-5)
+    torch.testing.assert_close(slope, model.model.norm.weight.grad, atol=1e-5, rtol=0)
+
+
+def test_a_warm_start_learns_its_texts_and_goes_on_where_it_was_killed(world: World) -> None:
+    task = {"task": "sentiment", "task_settings": load_task("sentiment").resolve()}
+    sizes = {"texts": 96, "train": 4, "validation": 4, "test": 4}
+    corpus = world.work("reviews", {**task, "sizes": sizes, "seed": 0})
+    assert make_corpus(corpus)["texts"] == 96
+    settings = {
+        **task, "model": None, "seed": 0, "texts": 90, "max_tokens": 40, "epochs": 2,
+        "per_step": 15, "micro": 8, "precision": "fp32", "learning_rate": 1e-2,
+        "checkpoint_steps": 5,
+    }  # fmt: skip
+    whole = world.work("warm", settings, corpus=corpus.out)
+    facts = warm_start(whole)
+    assert (facts["texts"], facts["steps"]) == (90, 12)
+    vocabulary = load_policy(whole.out)[0].config.vocab_size
+    assert facts["loss"]["first"][0] == pytest.approx(math.log(vocabulary), abs=0.3)
+    assert facts["loss"]["last"][0] < facts["loss"]["first"][0] - 1
+    killed = world.work("warm again", settings, corpus=corpus.out)
+    with pytest.raises(KilledError):
+        warm_start(replace(killed, report=killed_after(8)))
+    assert warm_start(killed) == facts
+    assert results(killed.out) == results(whole.out)
+    # No epochs leave a model that is named as it is.
+    still = world.work(
+        "still", {**settings, "model": str(whole.out), "epochs": 0}, corpus=corpus.out
+    )
+    assert warm_start(still)["steps"] == 0
+    assert results(still.out)["model.safetensors"] == results(whole.out)["model.safetensors"]
 
 
 # ---- A whole cell
