@@ -52,6 +52,10 @@ class Budget:
     """The same for every method, setting and seed of an experiment.
 
     Attributes:
+        unit: "data": every cell trains on the same pairs for as many steps; "flops": every cell
+            may be billed as much as the reference method is for them.
+        trials: settings that are tried for each method before its tuned row; 1: no tuning.
+        learning_rates: what the methods' grids are crossed with.
         pairs: preference pairs for training; validation_pairs are never trained on.
         pairs_per_step: pairs in one optimizer step; micro_pairs of them at a time in memory.
         overlong: what happens to an answer over the limit; see `harness.data.tokens.Limits`.
@@ -59,6 +63,7 @@ class Budget:
         samples: completions per test prompt.
     """
 
+    unit: Literal["data", "flops"] = "data"
     pairs: int = 4096
     validation_pairs: int = 512
     epochs: int = 1
@@ -68,6 +73,8 @@ class Budget:
     max_response_tokens: int = 48
     overlong: Literal["cut", "drop"] = "cut"
     learning_rate: float = 3e-4
+    trials: int = 1
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: float = 0.1
     weight_decay: float = 0.0

@@ -188,6 +188,10 @@ def _set(record: D, key: str, value: Any, place: str) -> D:
         value = _set(part, rest, value, place)
     elif rest or is_dataclass(part):
         raise RequestError(f"'{place}' is not a single value")
+    elif isinstance(part, tuple):
+        if not isinstance(value, list | tuple) or not value:
+            raise RequestError(f"'{place}' must be a list of numbers, such as [1e-4, 3e-4]")
+        value = tuple(checked(place, each, float) for each in value)
     else:
         value = checked(place, value, get_type_hints(type(record))[name])
     return replace(record, **{name: value})  # type: ignore[type-var]
@@ -197,6 +201,8 @@ _MAY_BE_ZERO = ("warmup", "weight_decay", "clip", "warm_start.epochs", "lora.ran
 
 
 def _in_range(budget: Budget) -> Budget:
+    if min(budget.learning_rates) <= 0:
+        raise RequestError("'budget.learning_rates' must all be more than 0")
     for key, value in _dotted(_as_dict(budget)):
         if isinstance(value, int | float) and not isinstance(value, bool):
             low = value >= 0 if key in _MAY_BE_ZERO else value > 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.pipeline import Plan
+from harness.pipeline.plan import Plan
 from harness.store.stage import Stage
 
 FLOPS_PER_SECOND = 4e10

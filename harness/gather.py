@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pyarrow.parquet as pq
 
 from harness.contracts.task import Metric
 from harness.judge.metrics import COMMON
-from harness.pipeline import BASE, Board, Cell, Plan
+from harness.pipeline.layout import Cell
+from harness.pipeline.names import BASE, Board
+from harness.pipeline.plan import Plan
 from harness.scores import COLUMNS, Header, Run, Scores, TaskHeader
-from harness.store.manifest import Manifest
 from harness.store.stage import Stage, package_versions
 from harness.store.store import Store
 
@@ -101,54 +103,68 @@ def _task(board: Board, frame: pd.DataFrame, prompts: int) -> TaskHeader:
 
 
 def name(plan: Plan) -> str:
-    """The experiment's name: given, or made of its tasks and everything but its methods.
-
-    Adding a method so updates the same board, and another budget makes another one.
-    """
+    """The experiment's name: given, or its tasks and a hash of all that it asks for."""
     if plan.experiment.name:
         return plan.experiment.name
     tasks = sorted({board.plugin.name for board in plan.boards})
-    generated = sorted(cell.score.key for cell in plan.cells if cell.row is None)
-    b = asdict(plan.experiment.budget)
-    text = json.dumps([generated, b, plan.experiment.seeds], sort_keys=True)
-    return f"{'-'.join(tasks)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    keys = json.dumps(sorted(cell.score.key for cell in plan.cells))
+    return f"{'-'.join(tasks)}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
 
 
 def _notes(plan: Plan, store: Store) -> list[str]:
     """Sentences that the reader of a board must see: what the data were, and what is short."""
-    notes = []
+    notes: list[str] = []
     for board in plan.boards:
-        own = [c for c in plan.cells if c.board is board and c.train]
-        tokens = store.manifest(own[0].train.inputs["tokens"]) if own and own[0].train else None
-        if tokens and tokens.status == "done":
-            notes += _data_notes(board.name, tokens, plan.experiment.budget.pairs)
-        margins = next(
-            (c.train.inputs["margins"] for c in own if c.train and "margins" in c.train.inputs),
-            None,
-        )
-        model = store.manifest(margins.inputs["reward_model"]) if margins else None
-        if model and model.status == "done":
-            held_out = model.facts["held_out"]
-            notes.append(
-                f"{board.name}: reward model: {held_out['accuracy']:.1%} of "
-                f"{held_out['pairs']} held-out labels, calibration error "
-                f"{held_out['calibration_error']:.3f}"
-            )
+        mine: list[str] = []
+        own = [c.train for c in plan.cells if c.board is board and c.train]
+        inputs = {k: s for train in own for k, s in train.inputs.items()}
+        wanted = partial(_data_notes, wanted=plan.experiment.budget.pairs)
+        mine += _note(store, inputs.get("tokens"), wanted)
+        margins = inputs.get("margins")
+        mine += _note(store, margins and margins.inputs["reward_model"], _reward_notes)
+        choices = {t.inputs["choice"].key: t.inputs["choice"] for t in own if "choice" in t.inputs}
+        for choice in choices.values():
+            mine += [f"{choice.label}: {n}" for n in _note(store, choice, _choice_notes)]
         if board.task.temperature != 1.0:
-            notes.append(
-                f"{board.name}: no KL: answers were drawn at temperature {board.task.temperature}, "
-                "and the estimate needs plain samples"
+            mine.append(
+                f"no KL: answers were drawn at temperature {board.task.temperature}, and the "
+                "estimate needs plain samples"
             )
+        notes += [f"{board.name}: {note}" for note in mine]
     return notes
 
 
-def _data_notes(board: str, tokens: Manifest, wanted: int) -> list[str]:
-    counts = tokens.facts["train"]
+def _note(
+    store: Store, stage: Stage | None, words: Callable[[Mapping[str, Any]], list[str]]
+) -> list[str]:
+    """What the facts of a finished stage give to say; nothing where there is no such stage."""
+    manifest = store.manifest(stage) if stage else None
+    return words(manifest.facts) if manifest and manifest.status == "done" else []
+
+
+def _reward_notes(facts: Mapping[str, Any]) -> list[str]:
+    held_out = facts["held_out"]
+    return [
+        f"reward model: {held_out['accuracy']:.1%} of {held_out['pairs']} held-out labels, "
+        f"calibration error {held_out['calibration_error']:.3f}"
+    ]
+
+
+def _choice_notes(facts: Mapping[str, Any]) -> list[str]:
+    chosen = {**facts["settings"], "learning_rate": facts["learning_rate"]}
+    words = " ".join(f"{key}={value}" for key, value in chosen.items())
+    edge = f"; at the edge of what was tried: {', '.join(facts['edges'])}" if facts["edges"] else ""
+    lost = f", {facts['diverged']} diverged" if facts["diverged"] else ""
+    return [f"{words}, trial {facts['trial']} of {facts['of']}{lost}{edge}"]
+
+
+def _data_notes(facts: Mapping[str, Any], wanted: int) -> list[str]:
+    counts = facts["train"]
     lost = {k: n for k, n in counts.items() if k not in ("kept", "used") and n}
     words = ", ".join(f"{n} {k}" for k, n in lost.items())
-    notes = [f"{board}: of the training pairs made: {words}"] if words else []
+    notes = [f"of the training pairs made: {words}"] if words else []
     if counts["used"] < wanted:
-        notes.append(f"{board}: {counts['used']} pairs instead of {wanted} were to be had")
+        notes.append(f"{counts['used']} pairs instead of {wanted} were to be had")
     return notes
 
 

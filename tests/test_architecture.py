@@ -29,7 +29,7 @@ BELOW: dict[str, set[str]] = {
     "stats": set(),
     "board": {"contracts", "errors", "scores", "stats"},
     "api": {"contracts", "data", "errors", "judge", "records"},
-    "pipeline": {"config", "contracts", "data", "errors", "registry", "store"},
+    "pipeline": {"budget", "config", "contracts", "data", "errors", "registry", "store"},
     "estimate": {"pipeline", "store"},
     "gather": {"contracts", "judge", "pipeline", "scores", "store"},
     "execute": {"errors", "store"},

@@ -198,7 +198,7 @@ def test_a_policy_is_asked_with_the_ids_that_it_is_trained_on(
 
 def small(logprobs: Tensor) -> tuple[Any, TokenRules]:
     """A bigram policy with the tokenizer of a world: pad, bos, eos, unk and some words."""
-    words = [chr(ord("a") + i) for i in range(len(logprobs) - 4)]
+    words = ["a", *(f"a{i}" for i in range(1, len(logprobs) - 4))]
     _, tokenizer = build_small(SmallModel(words, SHAPE), seed=0)
     return bigrams(logprobs), TokenRules.of(tokenizer)
 
@@ -239,6 +239,14 @@ def test_the_models_own_decoding_defaults_do_not_leak_in(leak: dict[str, Any]) -
         setattr(model.generation_config, key, value)
     found = draw((model, rules), ["a"], samples=400, max_tokens=4)
     assert len(found) == 400
+    assert_drawn_from(logprobs[4].exp(), [completion.ids[0] for completion in found])
+
+
+def test_nor_do_those_of_the_library_that_generates() -> None:
+    # It would keep the 50 likeliest tokens where nothing else is said.
+    logprobs = table(words=57, spread=0.3)  # no two are alike: ties would all be kept
+    found = draw(small(logprobs), ["a"], samples=2000, max_tokens=1)
+    assert {completion.ids[0] for completion in found} == {2, *range(4, 61)}
     assert_drawn_from(logprobs[4].exp(), [completion.ids[0] for completion in found])
 
 

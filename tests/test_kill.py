@@ -14,7 +14,7 @@ import pytest
 
 from harness.cli import parser
 from harness.commands.run import read
-from harness.pipeline import plan
+from harness.pipeline.plan import plan
 
 from .command import environment, harness
 

@@ -9,7 +9,7 @@ import pytest
 
 from harness.config import make_experiment
 from harness.errors import RequestError
-from harness.pipeline import Plan, plan
+from harness.pipeline.plan import Plan, plan
 from harness.store.stage import Stage
 
 from .command import PLANTED

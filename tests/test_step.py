@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from harness.contracts.logprobs import PairLogProbs
+from harness.contracts.logprobs import LogProbs, PairLogProbs
 from harness.contracts.method import Method, State, method
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
 from harness.registry import found, load_method
-from harness.train import step as step_module
-from harness.train.engine import oracle, padded, pair_logprobs
+from harness.train.engine import Sequences, oracle, padded, pair_logprobs
 from harness.train.loop import Optimisation, fit, order
 from harness.train.policy import adapt, without_dropout
 from harness.train.run import Run
-from harness.train.step import Learner, join, sees_whole_step
+from harness.train.step import Learner, join
 
 from .models import make_run, some_pairs, tiny, write_caches
 
@@ -158,14 +157,14 @@ def test_a_wrong_split_would_be_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, _, _ = trained(name, pairs, inputs, tmp_path / "8", micro=8)
-    monkeypatch.setattr(step_module, "sees_whole_step", lambda _: False)
+    monkeypatch.setattr(Method, "whole_step", property(lambda _: False))
     parts, _, _ = trained(name, pairs, inputs, tmp_path / "2", micro=2)
     assert apart(whole, parts) > 1e-5
 
 
 def test_only_losses_that_hang_together_need_the_whole_step() -> None:
     names = ("dpo", "simpo", "madpo", "alphadpo", *OWN)
-    whole = {name for name in names if sees_whole_step(find(name)[0])}
+    whole = {name for name in names if find(name)[0].whole_step}
     assert whole == {"alphadpo", "standardised", "flipped", "remembers"}
 
 
@@ -244,6 +243,23 @@ def test_no_pair_is_lost_when_the_last_micro_batch_is_smaller(
     assert torch.equal(result.policy.chosen.mask, together.chosen.mask)
     assert torch.equal(result.policy.rejected.length, together.rejected.length)
     torch.testing.assert_close(result.policy.chosen.total(), together.chosen.total())
+
+
+@pytest.mark.parametrize(("name", "forwards"), [("dpo", 3), ("alphadpo", 6)])
+def test_no_more_than_a_micro_batch_has_a_graph(
+    name: str, forwards: int, pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    calls: list[tuple[int, bool]] = []
+
+    def watched(model: Any, sequences: Sequences) -> LogProbs:
+        calls.append((len(sequences), torch.is_grad_enabled()))
+        return padded(model, sequences)
+
+    run = make_run(load_method(name), tiny(), pairs, inputs, micro=3, engine=watched)
+    run.objective()(0, list(range(8)), run.start())
+    # Two answers a pair; a coupled loss looks at the whole step first, without a graph.
+    with_graph = [(6, True), (6, True), (4, True)]
+    assert calls == [(size, False) for size, _ in with_graph] * (forwards == 6) + with_graph
 
 
 def test_joined_log_probs_are_those_of_one_batch() -> None:

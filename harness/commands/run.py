@@ -23,7 +23,7 @@ def run(args: Namespace) -> int:
     from harness.estimate import START_SECONDS, WORKER_BYTES, Scale, expected
     from harness.execute.plan import finished, hopeless, outstanding
     from harness.gather import name
-    from harness.pipeline import plan
+    from harness.pipeline.plan import plan
     from harness.store.store import Store
 
     laid_out = plan(experiment)

@@ -58,6 +58,11 @@ class Method:
     status: Literal["verified", "derived", "unknown"] = "verified"
     bounds: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def whole_step(self) -> bool:
+        """Whether a step may not be split: coupled losses, or a memory that moves once a step."""
+        return self.coupled or bool({"state", "rng"} & set(self.reads))
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss function itself."""
         return self.loss(*args, **kwargs)

@@ -30,6 +30,11 @@ class Outcome:
     traceback: Path | None = None
 
     @property
+    def lasting(self) -> bool:
+        """Whether it ended badly in a way that a second try would only repeat."""
+        return self.status in ("diverged", "void")
+
+    @property
     def usable(self) -> bool:
         """Whether others can be built on it."""
         return self.status in ("done", "cached")

@@ -91,11 +91,11 @@ class _Run:
                 self._ready += self._order.get_ready()
 
     def _obstacle(self, stage: Stage) -> Outcome | None:
-        for source in stage.inputs.values():
+        for name, source in stage.inputs.items():
             outcome = self.outcomes[source.key]
             if outcome.status == "failed":
                 return Outcome("skipped", f"because {source.label} failed")
-            if not outcome.usable:
+            if not outcome.usable and not (name in stage.tolerates and outcome.lasting):
                 return Outcome(outcome.status, outcome.reason)
         return None
 

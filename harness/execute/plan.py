@@ -49,7 +49,8 @@ def hopeless(stages: dict[str, Stage], ended: dict[str, Manifest]) -> set[str]:
     """
     bad = {key for key, manifest in ended.items() if manifest.status != "done"}
     for key, stage in stages.items():
-        if any(source.key in bad for source in stage.inputs.values()):
+        needed = {n: s for n, s in stage.inputs.items() if n not in stage.tolerates}
+        if any(source.key in bad for source in needed.values()):
             bad.add(key)
     return bad - ended.keys()
 

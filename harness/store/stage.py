@@ -40,6 +40,8 @@ class Stage:
             secret. A stage that needs one reads it from the environment when it runs.
         inputs: the stages whose results it reads, by the name that the function knows them by.
         plugins: files of code from outside that it runs, in the key as code.
+        tolerates: inputs that may have ended durably badly (diverged, void); the function is given
+            those that did not. In the key by way of the code that asks for it.
     """
 
     verb: str
@@ -48,6 +50,7 @@ class Stage:
     settings: Mapping[str, Any]
     inputs: Mapping[str, Stage]
     plugins: tuple[Path, ...] = ()
+    tolerates: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_-]*", self.verb), f"not a folder name: {self.verb!r}"

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from harness.budget import ModelSize, bill
-from harness.contracts.method import Method, State
+from harness.budget import ModelSize
+from harness.contracts.method import State
 from harness.data.token_store import load_pairs
-from harness.data.tokens import TokenPair
 from harness.registry import load_method
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.checkpoint import History
 from harness.train.engine import ENGINES
 from harness.train.gate import LIMITS, open_gate
-from harness.train.loop import Optimisation, fit, order
+from harness.train.ledger import Ledger, Payer
+from harness.train.loop import Optimisation, fit
 from harness.train.policy import adapt, load_policy, save_policy, without_dropout
 from harness.train.run import Ingredients, Run, validate
-from harness.train.step import Learner, sees_whole_step
+from harness.train.step import Learner
 
 
 def train_cell(work: Work) -> Mapping[str, Any]:
@@ -38,21 +38,22 @@ def train_cell(work: Work) -> Mapping[str, Any]:
     device.exactly()
     where = device.device()
     method = load_method(s["method"])
+    settings, optimisation = _chosen(work)
     model, tokenizer = load_policy(work.inputs["policy"])
     size = measure(model)
     model = without_dropout(adapt(model, s["lora"], s["seed"]).to(where))
-    learner = Learner(
-        ENGINES[s["engine"]], model, method, s["method_settings"], s["micro_pairs"]
-    )  # fmt: skip
+    learner = Learner(ENGINES[s["engine"]], model, method, settings, s["micro_pairs"])
     pairs = load_pairs(work.inputs["tokens"], "train")
     run = Run(
         learner, pairs, Ingredients.load(method, work.inputs, "train", where=where, seed=s["seed"])
     )
-    steps = order(len(pairs), s["epochs"], s["pairs_per_step"], s["seed"])
+    ledger = Ledger.of(pairs, size, s)
+    payer = Payer(method.reads, method.whole_step, s.get("reward_epochs", 0))
+    steps = ledger.steps(payer)
     with device.precision(where, s["precision"]):
         gate = open_gate(run, steps[0], s["seed"], LIMITS[s["precision"]])
         state, history = fit(
-            model, steps, run.objective(), Optimisation(**s["optimisation"]), scratch=work.scratch,
+            model, steps, run.objective(), optimisation, scratch=work.scratch,
             checkpoint_steps=s["checkpoint_steps"], report=work.report, state=run.start(),
         )  # fmt: skip
         held_out = validate(run.on(work.inputs, "validation"), state)
@@ -62,7 +63,9 @@ def train_cell(work: Work) -> Mapping[str, Any]:
         "pairs": len(steps) * s["pairs_per_step"], "steps": len(steps), "gate": gate,
         "validation": held_out, "clipped": history.clipped, "state": digest(state),
         "loss": {"first": history.losses[0], "last": history.losses[-1]},
-        "bill": _bill(s, size, pairs, steps, method), **device.facts(where),
+        "method_settings": dict(settings), "learning_rate": optimisation.learning_rate,
+        "bill": {**asdict(found := ledger.bill(payer, steps)), "total": found.total},
+        **device.facts(where),
     }  # fmt: skip
 
 
@@ -82,28 +85,14 @@ def digest(state: State | None) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _bill(
-    s: Mapping[str, Any],
-    size: ModelSize,
-    pairs: Sequence[TokenPair],
-    steps: Sequence[Sequence[int]],
-    method: Method,
-) -> dict[str, Any]:
-    answers = [len(pair.chosen) + len(pair.rejected) for pair in pairs]
-    both = [2 * len(pair.prompt) + n for pair, n in zip(pairs, answers, strict=True)]
-    rows = [row for step in steps for row in step]
-    found = bill(
-        size,
-        tokens=sum(both[row] for row in rows),
-        answer_tokens=sum(answers[row] for row in rows),
-        data_tokens=sum(both),
-        data_answer_tokens=sum(answers),
-        reads=method.reads,
-        two_passes=sees_whole_step(method) and s["micro_pairs"] < s["pairs_per_step"],
-        lora=s["lora"] is not None,
-        reward_epochs=s.get("reward_epochs", 0),
-    )
-    return {**asdict(found), "total": found.total}
+def _chosen(work: Work) -> tuple[Mapping[str, Any], Optimisation]:
+    """Settings and optimisation: the row's own, or what its trials were won by."""
+    settings, optimisation = work.settings["method_settings"], work.settings["optimisation"]
+    if "choice" in work.inputs:
+        won = json.loads((work.inputs["choice"] / "choice.json").read_text())
+        settings = won["settings"]
+        optimisation = {**optimisation, "learning_rate": won["learning_rate"]}
+    return settings, Optimisation(**optimisation)
 
 
 def _save_history(folder: Path, history: History, state: State | None) -> None:

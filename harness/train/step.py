@@ -61,7 +61,7 @@ class Learner:
         """
         everything, size = range(len(pairs)), self.micro_pairs
         micro_batches = [everything[i : i + size] for i in everything[::size]]
-        groups = [micro_batches] if sees_whole_step(self.method) else [[b] for b in micro_batches]
+        groups = [micro_batches] if self.method.whole_step else [[b] for b in micro_batches]
         results = [self._group(pairs, group, inputs, state) for group in groups]
         losses = torch.cat([result.losses for result in results])
         return StepResult(losses, join([result.policy for result in results]), results[-1].state)
@@ -90,11 +90,6 @@ class Learner:
                 _backward(self.logprobs(batch), leaf, slice(start, start + len(batch)))
                 start += len(batch)
         return StepResult(losses.detach(), leaf.detach(), after)
-
-
-def sees_whole_step(method: Method) -> bool:
-    """Whether a step may not be split: coupled losses, or a memory that moves once per step."""
-    return method.coupled or bool({"state", "rng"} & set(method.reads))
 
 
 def evaluate(

@@ -1,65 +1,26 @@
-"""The order of stages: the only module that knows it."""
+"""The stages of one board, from texts to scores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.config import Choice, Experiment, split_variant
+from harness.config import Experiment
 from harness.contracts.method import Method
-from harness.contracts.task import Task, TaskPlugin
-from harness.data.identity import locate, pin
-from harness.errors import RequestError, unknown
-from harness.registry import load_method, load_task, source_files
+from harness.data.identity import pin
+from harness.pipeline.names import BASE, Board, Row
+from harness.pipeline.trials import edges
+from harness.registry import source_files
 from harness.store.stage import Stage
-
-BASE = "reference"
-"""Name of the row of the untrained reference policy."""
 
 SPARE = 1.15
 """Prompts per wanted pair: some samples are empty or equal and make no pair."""
 
 CHECKPOINT_STEPS = 25
-
-
-@dataclass(frozen=True)
-class Row:
-    """A method with its settings: one row of every board.
-
-    Attributes:
-        label: the settings that differ from the defaults, "" where none does.
-    """
-
-    method: Method
-    path: str
-    settings: Mapping[str, Any]
-    label: str
-
-
-@dataclass(frozen=True)
-class Board:
-    """One variant of a task: pairs of its own, and so a ranking of its own.
-
-    Attributes:
-        settings: of the task, with outside data and models pinned to what they are right now.
-        content: fingerprints of these, by setting.
-    """
-
-    name: str
-    plugin: TaskPlugin
-    path: str
-    variant: str
-    settings: Mapping[str, Any]
-    content: Mapping[str, str]
-
-    @cached_property
-    def task(self) -> Task:
-        """The task for its settings."""
-        return self.plugin.build(**self.settings)
 
 
 @dataclass(frozen=True)
@@ -79,114 +40,22 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that an experiment makes, in an order in which it can be made."""
-
-    experiment: Experiment
-    rows: Sequence[Row]
-    boards: Sequence[Board]
-    cells: Sequence[Cell]
-
-    @cached_property
-    def stages(self) -> list[Stage]:
-        """Every stage once, inputs before what reads them."""
-        found: dict[str, Stage] = {}
-
-        def visit(stage: Stage) -> None:
-            for source in stage.inputs.values():
-                visit(source)
-            found.setdefault(stage.key, stage)
-
-        for cell in self.cells:
-            visit(cell.score)
-        return list(found.values())
-
-
-def plan(experiment: Experiment) -> Plan:
-    """Resolve every name, check every setting and lay out the stages; nothing is made.
-
-    Raises:
-        RequestError: an unknown method, task, variant or setting, or a value out of its range.
-        DataError: a model or a data set that does not exist.
-    """
-    rows = _rows(experiment.methods)
-    boards = [board for choice in experiment.tasks for board in _boards(choice)]
-    _check_model(experiment.model, boards)
-    names = [board.name for board in boards]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise RequestError(f"task '{twice}' is named twice")
-    cells = [cell for board in boards for cell in _Layout(experiment, board).cells(rows)]
-    return Plan(experiment, rows, boards, cells)
-
-
-def _check_model(model: str | None, boards: Sequence[Board]) -> None:
-    """What can be said of a model before it is loaded, so that nothing is begun in vain."""
-    if model is None:
-        if lacking := next((b for b in boards if b.task.small_model is None), None):
-            raise RequestError(f"'{lacking.plugin.name}' with these data needs --model")
-        return
-    place = locate(model)
-    if isinstance(place, Path):
-        for pattern in ("config.json", "*.safetensors", "tokenizer*"):
-            if not any(place.glob(pattern)):
-                raise RequestError(f"'{model}' is not a model folder: it holds no {pattern}")
-
-
-def _rows(choices: Sequence[Choice]) -> list[Row]:
-    rows = []
-    for choice in choices:
-        method = load_method(choice.name)
-        settings = method.resolve(choice.settings)
-        changed = {k: v for k, v in settings.items() if v != method.defaults[k]}
-        label = " ".join(f"{k}={v}" for k, v in sorted(changed.items()))
-        path = str(Path(choice.name).resolve()) if choice.name.endswith(".py") else choice.name
-        rows.append(Row(method, path, settings, label))
-    for i, row in enumerate(rows):
-        if (row.method.name, row.label) in [(r.method.name, r.label) for r in rows[:i]]:
-            raise RequestError(f"method '{row.method.name}' is named twice with the same settings")
-        if row.method.name == BASE:
-            raise RequestError(f"a method cannot be called '{BASE}': that is the untrained policy")
-    return rows
-
-
-def _boards(choice: Choice) -> Iterator[Board]:
-    name, variant = split_variant(choice.name)
-    plugin = load_task(name)
-    settings = plugin.resolve(choice.settings)
-    plugin.build(**settings)
-    content = {}
-    for key, kind in plugin.paths.items():
-        if settings[key] is not None:
-            settings[key], content[key] = pin(str(settings[key]), kind)
-    if variant is not None and variant not in plugin.variants:
-        raise unknown(f"variant of task '{name}'", variant, plugin.variants)
-    path = str(Path(name).resolve()) if name.endswith(".py") else name
-    for each in [variant] if variant else plugin.variants or ("",):
-        title = f"{plugin.name}-{each}" if each else plugin.name
-        yield Board(title, plugin, path, each, settings, content)
-
-
-def _source(model: str | None) -> dict[str, Any]:
-    """Where the first weights come from, and what is there right now: part of every key."""
-    source, content = (None, None) if model is None else pin(model, "model")
-    return {"model": source, "content": content}
-
-
-@dataclass(frozen=True)
-class _Layout:
+class Layout:
     """The stages of one board; equal stages of several boards have equal keys and are made once."""
 
     experiment: Experiment
     board: Board
+    reference: Method
 
     def cells(self, rows: Sequence[Row]) -> Iterator[Cell]:
+        """Every run of the board, that of the untrained policy first."""
         for seed in range(self.experiment.seeds):
             completions = self._generate(None, seed, f"generate {self._at(BASE, seed)}")
             yield Cell(self.board, None, seed, None, self._score(completions, BASE, seed))
         for row in rows:
             for seed in range(self.experiment.seeds):
                 name = f"{row.method.name} {row.label}".strip()
-                train = self._train(row, seed, f"train {self._at(name, seed)}")
+                train = self._train(row, seed, f"train {self._at(name, seed)}", self._choice(row))
                 completions = self._generate(train, seed, f"generate {self._at(name, seed)}")
                 yield Cell(self.board, row, seed, train, self._score(completions, name, seed))
 
@@ -299,13 +168,47 @@ class _Layout:
             {"tokens": self._tokens, "policy": self._policy, "reward_model": self._reward_model},
         )  # fmt: skip
 
-    def _train(self, row: Row, seed: int, label: str) -> Stage:
+    def _choice(self, row: Row) -> Stage | None:
+        """The stage that chooses among a row's trials by their validation prompts; seed 0 runs."""
+        if not row.trials:
+            return None
+        name, scores = f"{row.method.name} {row.label}", {}
+        for i, trial in enumerate(row.trials):
+            at = f"trial {i} of {self._at(name, 0)}"
+            as_tried = replace(row, settings=trial.settings)
+            train = self._train(as_tried, 0, f"train {at}", learning_rate=trial.learning_rate)
+            completions = self._generate(train, 0, f"generate {at}", "validation")
+            scores[f"trial-{i}"] = self._score(completions, f"{name} trial {i}", 0)
+        primary = self.board.task.metrics[0]
+        settings = {
+            "metric": primary.name, "better": primary.better,
+            "trials": [
+                {**asdict(trial), "edges": edges(trial, row.method, self.experiment.budget)}
+                for trial in row.trials
+            ],
+        }  # fmt: skip
+        return Stage(
+            "choice", f"settings of {name}",
+            "harness.judge.choose:choose", settings, scores, tolerates=frozenset(scores),
+        )  # fmt: skip
+
+    def _train(
+        self,
+        row: Row,
+        seed: int,
+        label: str,
+        choice: Stage | None = None,
+        *,
+        learning_rate: float | None = None,
+    ) -> Stage:
         b = self.experiment.budget
         optimisation = {
             key: getattr(b, key)
             for key in ("learning_rate", "schedule", "warmup", "weight_decay", "beta1", "beta2",
                         "epsilon", "clip")
         }  # fmt: skip
+        if learning_rate is not None:
+            optimisation["learning_rate"] = learning_rate
         targets = b.lora.targets
         lora = {
             "rank": b.lora.rank, "alpha": b.lora.alpha,
@@ -317,7 +220,14 @@ class _Layout:
             "micro_pairs": b.micro_pairs, "optimisation": optimisation,
             "lora": lora if b.lora.rank else None, "checkpoint_steps": CHECKPOINT_STEPS,
         }  # fmt: skip
+        if b.unit == "flops":
+            settings["equal_to"] = {
+                "reads": list(self.reference.reads), "whole_step": self.reference.whole_step,
+                "reward_epochs": b.reward_model.epochs,
+            }  # fmt: skip
         inputs = {"tokens": self._tokens, "policy": self._policy}
+        if choice is not None:
+            inputs["choice"] = choice
         if "reference" in row.method.reads:
             inputs["reference"] = self._reference
         if {"margin", "rewards"} & set(row.method.reads):
@@ -326,9 +236,9 @@ class _Layout:
         plugins = tuple(source_files(row.path, "methods"))
         return Stage("train", label, "harness.train.cell:train_cell", settings, inputs, plugins)
 
-    def _generate(self, trained: Stage | None, seed: int, label: str) -> Stage:
+    def _generate(self, trained: Stage | None, seed: int, label: str, split: str = "test") -> Stage:
         return self._completions(
-            "generate", label, trained, splits=["test"], samples=self.experiment.budget.samples,
+            "generate", label, trained, splits=[split], samples=self.experiment.budget.samples,
             # Another stream than the samples that pairs are made of; the same for every method.
             seed=1000 * (self.experiment.data_seed + 1) + seed,
             logprobs=self.board.task.temperature == 1.0,
@@ -364,3 +274,9 @@ class _Layout:
             "score", f"score {self._at(name, seed)}", "harness.judge.score:score", self._task,
             {"completions": completions}, self._plugins,
         )  # fmt: skip
+
+
+def _source(model: str | None) -> dict[str, Any]:
+    """Where the first weights come from, and what is there right now: part of every key."""
+    source, content = (None, None) if model is None else pin(model, "model")
+    return {"model": source, "content": content}

@@ -1,0 +1,1 @@
+"""The order of stages: the only part that knows it."""
