@@ -3,6 +3,7 @@
 from harness.contracts.logprobs import LogProbs, PairLogProbs, PerPair
 from harness.contracts.method import Method, State, method
 from harness.contracts.task import (
+    Answers,
     Corpus,
     Metric,
     Sizes,
@@ -18,6 +19,7 @@ from harness.judge.classifier import load_classifier, sentiment_reward
 from harness.records import Completion, Pair, Prompt
 
 __all__ = [
+    "Answers",
     "Completion",
     "Corpus",
     "DataError",

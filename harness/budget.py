@@ -21,6 +21,7 @@ class WarmStart:
     texts: int = 8000
     per_step: int = 64
     learning_rate: float = 1e-2
+    weight_decay: float = 0.01
     max_tokens: int = 128
 
 
@@ -31,6 +32,7 @@ class RewardModel:
     epochs: int = 3
     per_step: int = 64
     learning_rate: float = 1e-3
+    weight_decay: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "warm_start.epochs": 1, "warm_start.texts": 1024, "reward_model.epochs": 1,
     },
     "paper": {
-        "pairs": 10000, "validation_pairs": 2000, "test_prompts": 2000, "samples": 1,
-        "max_prompt_tokens": 64, "max_response_tokens": 196, "learning_rate": 1e-5,
+        "pairs": 10000, "validation_pairs": 2000, "epochs": 2, "test_prompts": 2000,
+        "samples": 1, "max_prompt_tokens": 32, "max_response_tokens": 176, "learning_rate": 1e-5,
         "warmup": 0.03, "weight_decay": 0.01, "beta2": 0.95, "lora.rank": 16,
         "lora.targets": "q_proj,k_proj,v_proj,o_proj", "reward_model.epochs": 12,
-        "reward_model.learning_rate": 1e-5, "warm_start.learning_rate": 2e-4,
-        "warm_start.per_step": 32, "warm_start.texts": 7000, "warm_start.max_tokens": 196,
+        "reward_model.learning_rate": 1e-5, "reward_model.per_step": 32,
+        "warm_start.epochs": 5, "warm_start.learning_rate": 2e-4, "warm_start.per_step": 32,
+        "warm_start.texts": 7000, "warm_start.max_tokens": 196,
     },
 }  # fmt: skip
 """Named budgets: `small` minutes on two cores, `smoke` seconds (proves the way, no figure of it
-means anything), `paper` MADPO's sentiment set-up for a GPU (arXiv:2510.05342, notebooks)."""
+means anything), `paper` the numbers of MADPO's sentiment set-up for a GPU (arXiv:2510.05342,
+notebooks); experiments/madpo-sentiment.toml says what differs."""
 
 
 @dataclass(frozen=True)

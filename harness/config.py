@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -133,10 +134,11 @@ def make_experiment(
     if top["methods"] is None:
         raise RequestError("no method is named: --methods madpo,alphadpo (see `harness list`)")
     preset, budget = make_budget(tables.pop("budget", {}))
-    reference = str(top["reference_method"])
+    wanted = str(top["reference_method"])
+    reference = plugin_name(wanted)
     methods = read_choices(top["methods"], "methods")
     if reference not in [plugin_name(choice.name) for choice in methods]:
-        methods.insert(0, Choice(reference))
+        methods.insert(0, Choice(wanted))
     tasks = read_choices(top["tasks"] or sorted(known_tasks), "tasks")
     methods = [_with_table(c, tables, plugin_name(c.name)) for c in methods]
     tasks = [_with_table(c, tables, plugin_name(split_variant(c.name)[0])) for c in tasks]
@@ -150,7 +152,7 @@ def make_experiment(
         reference_method=reference, model=_text("model", top["model"]),
         seeds=_whole("seeds", top["seeds"], 1), data_seed=_whole("data_seed", top["data_seed"], 0),
         engine=_engine(top["engine"]), preset=preset, budget=budget,
-        name=_text("name", top["name"]),
+        name=_name(top["name"]),
     )  # fmt: skip
 
 
@@ -201,22 +203,30 @@ _MAY_BE_ZERO = ("warmup", "weight_decay", "clip", "warm_start.epochs", "lora.ran
 
 
 def _in_range(budget: Budget) -> Budget:
-    if min(budget.learning_rates) <= 0:
-        raise RequestError("'budget.learning_rates' must all be more than 0")
     for key, value in _dotted(_as_dict(budget)):
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            low = value >= 0 if key in _MAY_BE_ZERO else value > 0
-            if not low:
-                bound = "0 or more" if key in _MAY_BE_ZERO else "more than 0"
-                raise RequestError(f"'budget.{key}' must be {bound}, not {value}")
+        for number in value if isinstance(value, tuple) else (value,):
+            _check_number(f"budget.{key}", number, zero=key in _MAY_BE_ZERO)
     for key in ("warmup", "beta1", "beta2"):
         if getattr(budget, key) >= 1:
             raise RequestError(f"'budget.{key}' must be below 1, not {getattr(budget, key)}")
-    if budget.pairs * budget.epochs < budget.pairs_per_step:
-        raise RequestError(
-            f"budget.pairs = {budget.pairs} make no whole step of {budget.pairs_per_step} pairs"
-        )
+    model = budget.reward_model
+    for epochs, per_step in (
+        (budget.epochs, budget.pairs_per_step), (model.epochs, model.per_step),
+    ):  # fmt: skip
+        if budget.pairs * epochs < per_step:
+            raise RequestError(
+                f"budget.pairs = {budget.pairs} make no whole step of {per_step} pairs"
+            )
+    if budget.test_prompts < 2:
+        raise RequestError("'budget.test_prompts' must be at least 2: an interval takes two")
     return budget
+
+
+def _check_number(key: str, value: Any, *, zero: bool) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and (value < 0 or (value == 0 and not zero)):
+        bound = "0 or more" if zero else "more than 0"
+        raise RequestError(f"'{key}' must be {bound}, not {value}")
 
 
 def _as_dict(record: Any) -> dict[str, Any]:
@@ -247,6 +257,13 @@ def _engine(value: Any) -> str:
     if value not in ENGINE_NAMES:
         raise unknown("engine", str(value), ENGINE_NAMES)
     return str(value)
+
+
+def _name(value: Any) -> str | None:
+    name = _text("name", value)
+    if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+        raise RequestError(f"'{name}' is not a name for a run: letters, digits, '.', '-' and '_'")
+    return name
 
 
 def _text(key: str, value: Any) -> str | None:

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from harness.contracts.task import Metric
+from harness.files import replacing
 from harness.judge.metrics import COMMON
 from harness.pipeline.layout import Cell
 from harness.pipeline.names import BASE, Board
@@ -168,21 +169,18 @@ def _data_notes(facts: Mapping[str, Any], wanted: int) -> list[str]:
     return notes
 
 
-def costs(stages: Sequence[Stage], store: Store) -> pd.DataFrame:
-    """What was measured while it was made: never the same twice, so not part of the scores."""
-    rows: list[dict[str, Any]] = []
+COSTS = ("stage", "label", "status", "seconds", "peak_memory_mib", "device", "key")
+
+
+def write_costs(path: Path, stages: Sequence[Stage], store: Store) -> None:
+    """What was measured while it was made, as CSV: never the same twice, so not of the scores."""
+    rows = []
     for stage in stages:
         if manifest := store.manifest(stage):
-            row = {
-                "stage": stage.verb, "label": stage.label, "status": manifest.status,
-                "seconds": round(manifest.seconds, 3),
-                "peak_memory_mib": (manifest.peak_memory or 0) >> 20,
-                "device": manifest.device, "key": stage.key,
-            }  # fmt: skip
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def write_costs(path: Path, frame: pd.DataFrame) -> None:
-    """Write the measured costs beside the board."""
-    frame.to_csv(path, index=False)
+            memory = (manifest.peak_memory or 0) >> 20
+            rows.append(
+                (stage.verb, stage.label, manifest.status, round(manifest.seconds, 3), memory,
+                 manifest.device, stage.key)
+            )  # fmt: skip
+    with replacing(path) as aside:
+        pd.DataFrame(rows, columns=list(COSTS)).to_csv(aside, index=False)

@@ -74,20 +74,6 @@ class Pair:
     rejected_reward: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One number for one prompt of one run under one metric."""
-
-    task: str
-    metric: str
-    method: str
-    settings: str
-    seed: int
-    prompt_id: str
-    value: float
-    unit: str
-
-
 def write_jsonl(path: Path, records: Iterable[Any]) -> None:
     """One record a line, keys in the order of the fields."""
     with path.open("w", encoding="utf-8") as file:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from harness.contracts.task import Metric
 from harness.errors import DataError
+from harness.files import replacing
 
 SCHEMA_VERSION = 1
 COLUMNS = ("task", "metric", "method", "settings", "seed", "prompt_id", "value", "unit")
@@ -103,7 +104,8 @@ def write_scores(path: Path, scores: Scores) -> None:
     table = pa.Table.from_pandas(frame, preserve_index=False)
     header = json.dumps(asdict(scores.header), sort_keys=True, allow_nan=False)
     metadata = {**(table.schema.metadata or {}), b"harness": header.encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path)
+    with replacing(path) as aside:
+        pq.write_table(table.replace_schema_metadata(metadata), aside)
 
 
 def read_scores(path: Path) -> Scores:

@@ -46,8 +46,9 @@ def alphadpo(
     gamma_beta_ratio: that is the default of the authors' class, so the defaults here are those of
     their configuration for Llama-3-8B-Instruct.
 
-    The authors' statistics ("literal") start at 0 and are used as they are: in the first step z
-    is ten times too wide, or NaN, for the policy is still the reference. The default
+    The authors' statistics ("literal") start at 0 and are used as they are: in early steps z is
+    up to ten times too wide. Where the spread is exactly 0, as it is while the policy is the
+    reference to the bit, z is 0 here and 0/0 there. The default
     ("corrected") deviates. It divides both averages by 1 - decay ** steps. It takes a spread
     below `epsilon` for `epsilon`, so that rounding never becomes z of order one. A step of one
     pair has no spread: it leaves the statistics alone, and its z is 0 while there are none. In
@@ -78,7 +79,7 @@ def alphadpo(
         std = decay * std + (1 - decay) * moved.std()
         steps = steps + 1
     if statistics == "literal":
-        z = (moved - mean) / std
+        z = ((moved - mean) / std).where(std != 0, 0.0)
     else:
         seen = 1 - decay**steps
         z = (moved - mean / seen) / (std / seen).clamp_min(epsilon)

@@ -22,6 +22,7 @@ from functools import partial
 import numpy as np
 
 from harness.api import (
+    Answers,
     Completion,
     Corpus,
     DataError,
@@ -55,6 +56,10 @@ SMALL_MODEL = SmallModel(
 )  # fmt: skip
 
 
+TRIES = 20
+"""Reviews that are drawn per wanted prompt before the world is said to have too few."""
+
+
 @task(variants=("high", "medium", "low"), paths={"data": "dataset", "reward": "model"})
 def sentiment(
     *,
@@ -78,10 +83,11 @@ def sentiment(
     """
     if (data is None) != (reward is None):
         raise RequestError("sentiment.data and sentiment.reward go together: give both or neither")
-    if prompt_words < 1 or temperature <= 0 or label_noise < 0:
-        raise RequestError(
-            "sentiment: prompt_words must be 1 or more, temperature above 0, label_noise 0 or more"
-        )
+    if temperature <= 0 or label_noise < 0:
+        raise RequestError("sentiment: temperature must be above 0, label_noise 0 or more")
+    longest = reviews.SHORTEST - 1 if data is None else 1000
+    if not 1 <= prompt_words <= longest:
+        raise RequestError(f"sentiment: prompt_words must be between 1 and {longest}")
     true_reward: Reward = _world_reward if reward is None else _classifier_reward(reward, positive)
     return Task(
         corpus=partial(_world_corpus if data is None else partial(_corpus, data), prompt_words),
@@ -115,9 +121,16 @@ def _world_corpus(words: int, sizes: Sizes, rng: np.random.Generator) -> Corpus:
     texts = [reviews.sample(rng, float(rng.uniform(-0.9, 0.9))) for _ in range(sizes.texts)]
     wanted = sizes.train + sizes.validation + sizes.test
     found: dict[str, str] = {}
-    while len(found) < wanted:
+    for _ in range(TRIES * wanted):
+        if len(found) == wanted:
+            break
         prompt, rest = reviews.beginning(reviews.sample(rng, -0.8), words)
         found.setdefault(prompt, " " + rest)
+    else:
+        raise DataError(
+            f"the world has too few different beginnings of {words} words: {len(found)} of "
+            f"{wanted} were found; raise sentiment.prompt_words or lower budget.pairs"
+        )
     return Corpus(texts, _split(list(found.items()), sizes))
 
 
@@ -184,7 +197,7 @@ def _pairs(  # noqa: PLR0917 (the first two are the task's, the others the contr
     noise: float,
     tier: str,
     prompts: Sequence[Prompt],
-    samples: Mapping[str, Sequence[Completion]],
+    answers: Mapping[str, Answers],
     rng: np.random.Generator,
 ) -> list[Pair]:
     """One labelled pair per prompt, in the tier's make-up, in a random order."""
@@ -192,25 +205,30 @@ def _pairs(  # noqa: PLR0917 (the first two are the task's, the others the contr
     for split in ("train", "validation"):
         mine = [prompt for prompt in prompts if prompt.split == split]
         easy = {"high": 0, "medium": len(mine) // 2, "low": len(mine)}[tier]
-        firsts = [samples[p.prompt_id][0] for p in mine]
-        seconds = [samples[p.prompt_id][1] for p in mine]
-        ours = reward([c.prompt + c.text for c in firsts])
-        theirs = reward([c.prompt + c.text for c in seconds])
-        originals = reward([p.text + p.original for p in mine[:easy]])
+        firsts = _rewarded(reward, [answers[p.prompt_id].samples[0] for p in mine])
+        seconds = _rewarded(reward, [answers[p.prompt_id].samples[1] for p in mine])
+        originals = _rewarded(reward, [_original(answers[p.prompt_id]) for p in mine[:easy]])
         for i, prompt in enumerate(mine):
-            one, other = (firsts[i], ours[i]), (seconds[i], theirs[i])
+            one, other = firsts[i], seconds[i]
             if i < easy:
-                better = max(one, other, key=lambda answer: answer[1])
-                found.append(_labelled(prompt, better, (prompt.original, originals[i]), noise, rng))
-            else:
-                found.append(_labelled(prompt, one, other, noise, rng))
+                one, other = max(one, other, key=lambda answer: answer[1]), originals[i]
+            found.append(_labelled(prompt, one, other, noise, rng))
     return [found[i] for i in rng.permutation(len(found))]
+
+
+def _original(answers: Answers) -> Completion:
+    assert answers.original is not None, "a prompt of this task is the beginning of a review"
+    return answers.original
+
+
+def _rewarded(reward: Reward, answers: Sequence[Completion]) -> list[tuple[Completion, float]]:
+    return list(zip(answers, reward([a.prompt + a.text for a in answers]), strict=True))
 
 
 def _labelled(
     prompt: Prompt,
-    one: tuple[Completion | str, float],
-    other: tuple[Completion | str, float],
+    one: tuple[Completion, float],
+    other: tuple[Completion, float],
     noise: float,
     rng: np.random.Generator,
 ) -> Pair:
@@ -219,22 +237,9 @@ def _labelled(
     first = one[1] + gumbel[0] >= other[1] + gumbel[1]
     (chosen, chosen_reward), (rejected, rejected_reward) = (one, other) if first else (other, one)
     return Pair(
-        f"{prompt.prompt_id}", prompt.split, prompt.text, _text(chosen), _text(rejected),
-        _prompt_ids(chosen) or _prompt_ids(rejected), _ids(chosen), _ids(rejected),
-        chosen_reward, rejected_reward,
+        prompt.prompt_id, prompt.split, prompt.text, chosen.text, rejected.text,
+        chosen.prompt_ids, chosen.ids, rejected.ids, chosen_reward, rejected_reward,
     )  # fmt: skip
-
-
-def _text(answer: Completion | str) -> str:
-    return answer if isinstance(answer, str) else answer.text
-
-
-def _ids(answer: Completion | str) -> tuple[int, ...] | None:
-    return None if isinstance(answer, str) else answer.ids
-
-
-def _prompt_ids(answer: Completion | str) -> tuple[int, ...] | None:
-    return None if isinstance(answer, str) else answer.prompt_ids
 
 
 def _score(reward: Reward, completions: Sequence[Completion]) -> list[dict[str, float]]:

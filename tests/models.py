@@ -26,6 +26,9 @@ from harness.train.reference import score
 from harness.train.run import Ingredients, Run
 from harness.train.step import Learner
 
+# Matrices this small are slower on two threads, and far slower on a machine that is busy.
+torch.set_num_threads(1)
+
 VOCABULARY = 61
 CPU = torch.device("cpu")
 

@@ -32,6 +32,7 @@ from harness.train.policy import adapt, without_dropout
 from harness.train.reference import score_reference
 from harness.train.run import Ingredients, Run, validate
 
+from .command import PLANTED
 from .models import CPU, World, make_run, make_world, some_pairs, tiny, write_caches
 
 pytestmark = pytest.mark.filterwarnings(
@@ -258,8 +259,7 @@ def test_the_gate_changes_nothing_of_what_comes_after(make: Make) -> None:
 
 
 def test_what_is_not_finite_is_left_to_the_loop(make: Make) -> None:
-    # The authors' AlphaDPO is 0/0 while the policy is the reference.
-    run = make("alphadpo", settings={"statistics": "literal"})
+    run = make(str(PLANTED / "undefined.py"))
     exact = _with_cache(run, run.learner.logprobs(run.pairs))
     found = gate(exact)
     assert found["expected_loss"] is None

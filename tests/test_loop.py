@@ -598,6 +598,7 @@ def test_a_warm_start_learns_its_texts_and_goes_on_where_it_was_killed(world: Wo
     settings = {
         **task, "model": None, "seed": 0, "texts": 90, "max_tokens": 40, "epochs": 2,
         "per_step": 15, "micro": 8, "precision": "fp32", "learning_rate": 1e-2,
+        "weight_decay": 0.01,
         "checkpoint_steps": 5,
     }  # fmt: skip
     whole = world.work("warm", settings, corpus=corpus.out)

@@ -69,7 +69,7 @@ def test_a_stage_comes_after_all_that_it_reads() -> None:
         ("budget.precision", "bf16", "policy"),
         ("engine", "oracle", "sample"),
         ("budget.max_response_tokens", 40, "sample"),
-        ("budget.overlong", "drop", "tokens"),
+        ("budget.overlong", "drop", "pairs"),
         ("budget.warm_start.epochs", 2, "policy"),
         ("budget.samples", 3, "generate"),
         ("budget.test_prompts", 25, "corpus"),

@@ -32,7 +32,8 @@ from harness.train.reward import (
 from .models import ARCHITECTURES, CPU, World, make_world, some_ids, some_pairs, tiny
 
 SETTINGS = {
-    "epochs": 8, "per_step": 16, "micro": 8, "learning_rate": 1e-2, "seed": 0, "precision": "fp32",
+    "epochs": 8, "per_step": 16, "micro": 8, "learning_rate": 1e-2, "weight_decay": 0.01,
+    "seed": 0, "precision": "fp32",
     "checkpoint_steps": 5,
 }  # fmt: skip
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.contracts.task import Sizes, Task
+from harness.contracts.task import Answers, Sizes, Task
 from harness.errors import DataError, RequestError
 from harness.records import Completion, Pair, Prompt
 from harness.registry import load_task
@@ -32,8 +32,14 @@ def completion(prompt: Prompt, sample: int, text: str) -> Completion:
     return Completion(prompt.prompt_id, sample, prompt.text, text, (1, 2), (3, sample), True)
 
 
-def samples(prompts: list[Prompt]) -> dict[str, list[Completion]]:
-    return {p.prompt_id: [completion(p, 0, GOOD), completion(p, 1, BAD)] for p in prompts}
+def answers(prompts: list[Prompt]) -> dict[str, Answers]:
+    """Samples end with ids (3, 0) and (3, 1), what followed in the data with (3, 9)."""
+    return {
+        p.prompt_id: Answers(
+            [completion(p, 0, GOOD), completion(p, 1, BAD)], completion(p, 9, p.original)
+        )
+        for p in prompts
+    }
 
 
 def test_prompts_are_disjoint_and_as_many_as_were_asked_for(prompts: list[Prompt]) -> None:
@@ -58,7 +64,7 @@ def test_the_corpus_is_a_function_of_its_seed(task: Task) -> None:
 
 def tier(task: Task, name: str, prompts: list[Prompt], seed: int = 0) -> list[Pair]:
     mine = [p for p in prompts if p.split != "test"]
-    return task.pairs(name, mine, samples(mine), np.random.default_rng(seed))
+    return task.pairs(name, mine, answers(mine), np.random.default_rng(seed))
 
 
 def test_high_pairs_are_the_two_samples(task: Task, prompts: list[Prompt]) -> None:
@@ -74,15 +80,14 @@ def test_low_pairs_set_the_better_sample_against_what_followed(
     originals = {p.prompt_id: p.original for p in prompts}
     for pair in tier(task, "low", prompts):
         assert {pair.chosen, pair.rejected} == {GOOD, originals[pair.pair_id]}
-        text_only = pair.chosen_ids if pair.chosen != GOOD else pair.rejected_ids
-        assert text_only is None
+        assert {pair.chosen_ids, pair.rejected_ids} == {(3, 0), (3, 9)}
 
 
 def test_medium_pairs_are_half_and_half_in_both_splits(task: Task, prompts: list[Prompt]) -> None:
     pairs = tier(task, "medium", prompts)
     for split, size in (("train", 400), ("validation", 40)):
         mine = [pair for pair in pairs if pair.split == split]
-        easy = sum(None in (pair.chosen_ids, pair.rejected_ids) for pair in mine)
+        easy = sum((3, 9) in (pair.chosen_ids, pair.rejected_ids) for pair in mine)
         assert (len(mine), easy) == (size, size // 2)
 
 
@@ -181,3 +186,15 @@ def test_real_reviews_are_scored_by_the_classifier(shared: Path) -> None:
         for text in words
     )
     assert -3 <= bad < 0 < good <= 3
+
+
+def test_too_few_beginnings_are_an_error_and_not_an_endless_search() -> None:
+    task = load_task("sentiment").build(prompt_words=1)
+    with pytest.raises(DataError, match="prompt_words"):
+        task.corpus(SIZES, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("words", [12, 15])
+def test_a_prompt_is_shorter_than_the_shortest_review(words: int) -> None:
+    with pytest.raises(RequestError, match="between 1 and 11"):
+        load_task("sentiment").build(prompt_words=words)

@@ -71,7 +71,13 @@ def chosen_only(policy: PairLogProbs) -> Tensor:
     return -policy.chosen.mean()
 
 
-OWN = {m.name: m for m in (standardised, flipped, remembers, chosen_only)}
+@method(source="for these tests")
+def rewarding(policy: PairLogProbs, rewards: tuple[Tensor, Tensor]) -> Tensor:
+    """Each side pulled by its own reward."""
+    return -(rewards[0] * policy.chosen.mean() + rewards[1] * policy.rejected.mean())
+
+
+OWN = {m.name: m for m in (standardised, flipped, remembers, chosen_only, rewarding)}
 ALL = [*METHODS, *OWN]
 
 
@@ -354,5 +360,8 @@ def test_a_loss_is_given_its_own_rows_and_what_it_names(
     assert given["reference"].chosen.total().tolist() == pytest.approx(
         [float(every["reference"].chosen.total()[row]) for row in rows]
     )
+    rewarded = make_run(rewarding, tiny(), pairs, inputs).ingredients.rows(rows, 0)
+    assert set(rewarded) == {"rewards"}
+    assert torch.equal(rewarded["rewards"][0] - rewarded["rewards"][1], given["margin"])
     lengths = [float(len(pairs[row].rejected)) for row in rows]
     assert given["reference"].rejected.length.tolist() == lengths

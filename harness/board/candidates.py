@@ -79,7 +79,7 @@ def gathered(scores: Scores, task: TaskHeader) -> list[Candidate]:
     here = Scores(scores.header, frame)
     return [
         Candidate(
-            label=method if several[method] == 1 else f"{method} ({settings})",
+            label=method if several[method] == 1 else f"{method} ({settings or 'defaults'})",
             method=method,
             settings=settings,
             base=method == scores.header.base,

@@ -50,7 +50,8 @@ def _task(header: Header, task: TaskHeader, found: Sequence[Candidate]) -> TaskB
     trained = [c for c in found if not c.base] or found
     seeds = sorted({s for c in trained for s, _ in c.seed_means(task.primary)})
     prompts = max((c.tables[task.primary].shape[1] for c in found), default=0)
-    reference = pick([c for c in found if not c.reasons], header.reference_method)
+    reference = pick(found, header.reference_method)
+    reference = None if reference and reference.reasons else reference
     no_order = _no_order(seeds, complete, metrics[0])
     pairs = all_pairs(complete, metrics[0], claims=not no_order)
     return TaskBoard(

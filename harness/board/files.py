@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from harness.board.markdown import document
 from harness.board.page import page
 from harness.board.plot import DIVERGENCE, frontier
 from harness.board.text import file_name
+from harness.files import replacing
 
 
 def write(board: Board, folder: Path) -> list[Path]:
@@ -29,14 +29,9 @@ def write(board: Board, folder: Path) -> list[Path]:
 
 
 def _written(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as aside:
         # A name from outside may hold a lone surrogate, which UTF-8 has no bytes for.
         aside.write_bytes(text.encode("utf-8", "backslashreplace"))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from argparse import Namespace
@@ -13,10 +14,6 @@ from pathlib import Path
 from harness.errors import HarnessError
 from harness.registry import found
 
-NEEDED = (
-    "torch", "transformers", "datasets", "accelerate", "peft", "safetensors", "tokenizers",
-    "numpy", "pandas", "scipy", "pyarrow", "jinja2", "filelock", "psutil",
-)  # fmt: skip
 EXTRAS = {
     "vllm": "fast generation on a GPU: pip install 'preference-harness[vllm]'",
     "ray": "many machines: pip install 'preference-harness[ray]'",
@@ -34,7 +31,7 @@ def doctor(args: Namespace) -> int:
 
 def _packages() -> Iterator[tuple[bool | None, str]]:
     yield sys.version_info >= (3, 11), f"Python {sys.version.split()[0]} (3.11 or later)"
-    for name in NEEDED:
+    for name in _needed():
         try:
             yield True, f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
@@ -44,6 +41,12 @@ def _packages() -> Iterator[tuple[bool | None, str]]:
             yield True, f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
             yield None, f"{name} is not here; {why}"
+
+
+def _needed() -> list[str]:
+    """Names of the distributions that this one asks for, without those of its extras."""
+    asked = metadata.requires("preference-harness") or []
+    return [re.split(r"[<>=!~;\[ ]", line)[0] for line in asked if "extra ==" not in line]
 
 
 def _machine(runs: Path) -> Iterator[tuple[bool | None, str]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.commands.outlook import Outlook
 from harness.commands.progress import Reporter, duration
 from harness.config import Experiment, make_experiment, read_assignment, read_file
 from harness.errors import RequestError
@@ -19,45 +22,42 @@ from harness.registry import found
 
 def run(args: Namespace) -> int:
     """Train, generate, judge, score, compare; print the board. Returns the exit status."""
-    experiment = read(args)
-    from harness.estimate import START_SECONDS, WORKER_BYTES, Scale, expected
-    from harness.execute.plan import finished, hopeless, outstanding
-    from harness.gather import name
-    from harness.pipeline.plan import plan
-    from harness.store.store import Store
+    with _interrupts_end_at_once():
+        experiment = read(args)
+        from harness.files import check_writable
+        from harness.gather import name
+        from harness.pipeline.plan import plan
+        from harness.store.store import Store
 
-    laid_out = plan(experiment)
-    scale = Scale.of(laid_out)
-    stages = {stage.key: stage for stage in laid_out.stages}
-    store = Store(Path(args.runs).absolute() / "store")
-    ended = finished(stages, store)
-    todo = outstanding([c.score for c in laid_out.cells], ended) - hopeless(stages, ended)
-    b = experiment.budget
-    costs = {
-        key: expected(stages[key], scale, pairs=b.pairs, prompts=b.test_prompts) for key in todo
-    }
-    seconds = sum(cost.seconds for cost in costs.values()) / args.workers
-    if todo:
-        seconds += START_SECONDS
+        laid_out = plan(experiment)
+        folder = Path(args.runs) / name(laid_out)
+        out = Path(args.out) if args.out else Path("leaderboards") / folder.name
+        work = Outlook.of(laid_out, Store(Path(args.runs).absolute() / "store"), args.workers)
     if args.plan:
-        flops = sum(cost.flops for cost in costs.values())
-        memory = args.workers * (WORKER_BYTES + 24 * scale.parameters)
-        _print_plan(stages, todo, {key: cost.seconds for key, cost in costs.items()})
-        time = duration(seconds) if todo else "no time"
-        print(
-            f"\n{len(todo)} of {len(stages)} stages to make: about {time} on {args.workers} "
-            f"workers, {flops:.1e} FLOPs, {memory / 2**30:.1f} GiB of memory; "
-            f"no judge is paid. Nothing was done."
-        )
+        work.show()
         return 0
-    store = Store.open(store.root)
+    store = Store.open(work.store.root)
+    check_writable(folder)
+    check_writable(out)
     if not args.quiet:
-        _announce(laid_out, len(todo), len(stages), seconds, args.workers)
-    reporter = Reporter(
-        {key: cost.seconds for key, cost in costs.items()}, verbose=args.verbose
-    )  # fmt: skip
+        _announce(laid_out, work, args.workers)
+    reporter = Reporter(work.seconds, verbose=args.verbose)
     outcomes = _carry_out(laid_out, store, args, reporter)
-    return _finish(laid_out, store, outcomes, Path(args.runs) / name(laid_out), args)
+    return _finish(laid_out, store, outcomes, folder, out, quiet=args.quiet)
+
+
+@contextmanager
+def _interrupts_end_at_once() -> Iterator[None]:
+    """While libraries are imported a Ctrl-C ends the process: some swallow the exception."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def read(args: Namespace) -> Experiment:
@@ -97,30 +97,39 @@ def _carry_out(plan: Any, store: Any, args: Namespace, reporter: Reporter) -> di
 
 
 def _finish(
-    plan: Any, store: Any, outcomes: Mapping[str, Outcome], folder: Path, args: Namespace
+    plan: Any, store: Any, outcomes: Mapping[str, Outcome], folder: Path, out: Path, *, quiet: bool
 ) -> int:
     from harness.board.compute import build
     from harness.board.files import write
     from harness.board.screen import show
-    from harness.gather import costs, gather
+    from harness.gather import gather, write_costs
     from harness.scores import write_scores
 
     stages = {stage.key: stage for stage in plan.stages}
     reasons = {key: _root(stages[key], outcomes) for key in outcomes}
-    scores = gather(plan, store, reasons, "harness " + shlex.join(sys.argv[1:]))
-    folder.mkdir(parents=True, exist_ok=True)
+    scores = gather(plan, store, reasons, command(sys.argv[1:]))
     write_scores(folder / "scores.parquet", scores)
-    costs(plan.stages, store).to_csv(folder / "costs.csv", index=False)
-    out = Path(args.out) if args.out else Path("leaderboards") / folder.name
+    write_costs(folder / "costs.csv", plan.stages, store)
     board = build(scores)
     write(board, out)
     show(board)
-    if not args.quiet:
+    if not quiet:
         print(f"\nBoard: {out}/index.html   Scores: {folder}/scores.parquet", file=sys.stderr)
     bad = [run for run in scores.header.runs if run.status != "done"]
     for line, count in Counter(f"{run.status}: {run.reason}" for run in bad).items():
         print(f"{count} cell{'s' * (count > 1)} {line}", file=sys.stderr)
     return 1 if bad else 0
+
+
+def command(arguments: Sequence[str]) -> str:
+    """The command that gives the same numbers again: without what only changes how it is shown."""
+    kept, shown = [], iter(arguments)
+    for argument in shown:
+        if argument == "--workers":
+            next(shown, None)
+        elif argument not in ("--quiet", "--verbose") and not argument.startswith("--workers="):
+            kept.append(argument)
+    return "harness " + shlex.join(kept)
 
 
 def _root(stage: Any, outcomes: Mapping[str, Outcome]) -> str:
@@ -134,22 +143,14 @@ def _root(stage: Any, outcomes: Mapping[str, Outcome]) -> str:
     return reason if told else f"{cause.label}: {reason}"
 
 
-def _announce(plan: Any, todo: int, stages: int, seconds: float, workers: int) -> None:
+def _announce(plan: Any, work: Outlook, workers: int) -> None:
     x = plan.experiment
     rows = ", ".join(f"{row.method.name} {row.label}".strip() for row in plan.rows)
     boards = ", ".join(board.name for board in plan.boards)
     print(f"Methods: {rows} (each tested against {x.reference_method})", file=sys.stderr)
     print(f"Boards:  {boards}; {x.seeds} seeds, budget '{x.preset}'", file=sys.stderr)
-    if todo:
-        print(
-            f"Work:    {todo} of {stages} stages, about {duration(seconds)} on {workers} workers",
-            file=sys.stderr,
-        )
+    if work.seconds:
+        text = f"{len(work.seconds)} of {len(work.stages)} stages, about {duration(work.wall)}"
+        print(f"Work:    {text} on {workers} workers", file=sys.stderr)
     else:
-        print(f"Work:    none, all {stages} stages are there", file=sys.stderr)
-
-
-def _print_plan(stages: Mapping[str, Any], todo: set[str], seconds: Mapping[str, float]) -> None:
-    for key, stage in stages.items():
-        state = f"about {seconds[key]:.0f} s" if key in todo else "cached"
-        print(f"{state:>12}  {stage.verb:<13} {stage.label}")
+        print(f"Work:    none, all {len(work.stages)} stages are there", file=sys.stderr)

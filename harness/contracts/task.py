@@ -68,12 +68,26 @@ class SmallModel:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """The answers to one prompt that pairs can be made of, each as training would see it.
+
+    Attributes:
+        samples: two or more of the reference policy.
+        original: what followed the prompt in the data, cut to the token limit where the budget
+            cuts: a label must belong to the text that is trained on. None where nothing followed.
+    """
+
+    samples: Sequence[Completion]
+    original: Completion | None
+
+
+@dataclass(frozen=True)
 class Task:
     """What a task plug-in returns for its settings.
 
     Attributes:
         corpus: makes texts and prompts from sizes and a generator.
-        pairs: (variant, prompts, two or more samples per prompt, generator) to labelled pairs.
+        pairs: (variant, prompts, answers, generator) to labelled pairs.
         score: one mapping from metric name to value for each completion, in order.
         metrics: what `score` returns; the first is the one that the board ranks by.
         temperature: of all completions, those that make pairs and those that are scored.
@@ -83,7 +97,7 @@ class Task:
 
     corpus: Callable[[Sizes, np.random.Generator], Corpus]
     pairs: Callable[
-        [str, Sequence[Prompt], Mapping[str, Sequence[Completion]], np.random.Generator],
+        [str, Sequence[Prompt], Mapping[str, Answers], np.random.Generator],
         list[Pair],
     ]
     score: Callable[[Sequence[Completion]], list[dict[str, float]]]

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from transformers import AutoTokenizer
 
-from harness.contracts.task import Corpus, Sizes
+from harness.contracts.task import Answers, Corpus, Sizes
+from harness.data.tokens import Limits, TokenRules, cut_prompt
 from harness.errors import DataError
 from harness.records import Completion, Pair, Prompt, read_jsonl, write_jsonl
 from harness.registry import load_task
@@ -48,7 +50,7 @@ def _checked(corpus: Corpus) -> dict[str, int]:
 
 
 def make_pairs(work: Work) -> Mapping[str, Any]:
-    """Stage: labelled pairs of one variant of a task, from prompts and sampled completions."""
+    """Stage: labelled pairs of one variant of a task, from prompts, samples and originals."""
     s = work.settings
     task = load_task(s["task"]).build(**s["task_settings"])
     prompts = [
@@ -56,14 +58,33 @@ def make_pairs(work: Work) -> Mapping[str, Any]:
         for prompt in read_jsonl(work.inputs["corpus"] / "prompts.jsonl", Prompt)
         if prompt.split != "test"
     ]
+    rules = TokenRules.of(AutoTokenizer.from_pretrained(work.inputs["policy"]))
     samples = _by_prompt(read_jsonl(work.inputs["samples"] / "completions.jsonl", Completion))
-    pairs = task.pairs(s["variant"], prompts, samples, np.random.default_rng(s["seed"]))
+    answers = {
+        p.prompt_id: Answers(samples[p.prompt_id], _original(p, rules, Limits(**s["limits"])))
+        for p in prompts
+    }
+    pairs = task.pairs(s["variant"], prompts, answers, np.random.default_rng(s["seed"]))
     write_jsonl(work.out / "pairs.jsonl", pairs)
-    facts = _described(pairs)
+    originals = [a.original for a in answers.values() if a.original]
+    facts = {**_described(pairs), "originals_cut": sum(not o.finished for o in originals)}
     if task.parses is not None:
         texts = [c.prompt + c.text for some in samples.values() for c in some]
         facts["samples_that_parse"] = sum(map(task.parses, texts)) / len(texts)
     return facts
+
+
+def _original(prompt: Prompt, rules: TokenRules, limits: Limits) -> Completion | None:
+    """What followed a prompt in the data, as training will see it."""
+    if not prompt.original:
+        return None
+    prompt_ids = cut_prompt(rules.prompt_ids(prompt.text), limits.prompt_tokens, rules)
+    ids = rules.response_ids(prompt.original)
+    most = limits.response_tokens
+    if len(ids) <= most or limits.overlong == "drop":
+        return Completion(prompt.prompt_id, 0, prompt.text, prompt.original, prompt_ids, ids, True)
+    text = rules.response_text(rules.prompt_ids(prompt.text), ids[:most])
+    return Completion(prompt.prompt_id, 0, prompt.text, text, prompt_ids, ids[:most], False)
 
 
 def _by_prompt(completions: Sequence[Completion]) -> Mapping[str, list[Completion]]:
@@ -84,5 +105,6 @@ def _described(pairs: Sequence[Pair]) -> dict[str, Any]:
     return {
         "pairs": len(pairs),
         "reward_gap": {"mean": float(np.mean(gaps)), "mean_absolute": float(np.mean(np.abs(gaps)))},
-        "label_agrees_with_reward": float(np.mean([gap > 0 for gap in gaps])),
+        "label_agrees_with_reward": float(np.mean([(gap > 0) + 0.5 * (gap == 0) for gap in gaps])),
+        "equal_rewards": float(np.mean([gap == 0 for gap in gaps])),
     }

@@ -148,12 +148,17 @@ def tokenise(
     return kept, counts
 
 
+def cut_prompt(ids: Ids, most: int, rules: TokenRules) -> Ids:
+    """A prompt that is too long loses tokens from its beginning, never the BOS."""
+    head = ids[:1] if rules.bos is not None else ()
+    return ids if len(ids) <= most else head + ids[len(ids) - most + len(head) :]
+
+
 def _tokenise_one(pair: Pair, rules: TokenRules, limits: Limits) -> tuple[TokenPair, set[str]]:
     fates = set()
     prompt = pair.prompt_ids or rules.prompt_ids(pair.prompt)
     if len(prompt) > limits.prompt_tokens:
-        head = prompt[:1] if rules.bos is not None else ()
-        prompt = head + prompt[len(prompt) - limits.prompt_tokens + len(head) :]
+        prompt = cut_prompt(prompt, limits.prompt_tokens, rules)
         fates.add("prompt cut")
     answers = [
         pair.chosen_ids or rules.response_ids(pair.chosen),

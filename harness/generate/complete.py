@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from harness.data.tokens import Ids, TokenRules
+from harness.data.tokens import Ids, TokenRules, cut_prompt
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.engine import ENGINES, Sequences
-from harness.train.policy import load_policy, load_trained, without_dropout
+from harness.train.policy import check_context, load_policy, load_trained, without_dropout
 from harness.train.reference import score
 
 
@@ -44,6 +44,7 @@ def generate(work: Work) -> Mapping[str, Any]:
     reference = work.inputs["policy"]
     trained = work.inputs.get("trained")
     model, tokenizer = load_trained(reference, trained) if trained else load_policy(reference)
+    check_context(model, s["max_prompt_tokens"] + s["decoding"]["max_tokens"])
     without_dropout(model.to(where))
     rules = TokenRules.of(tokenizer)
     prompts = [
@@ -111,7 +112,7 @@ def complete(
     Every prompt of a batch has the same number of tokens, so nothing is ever padded.
     """
     jobs = [
-        _Job(prompt, _cut(rules, rules.prompt_ids(prompt.text), max_prompt_tokens), sample)
+        _Job(prompt, cut_prompt(rules.prompt_ids(prompt.text), max_prompt_tokens, rules), sample)
         for prompt in prompts
         for sample in range(decoding.samples)
     ]
@@ -128,11 +129,6 @@ def complete(
             found[row] = _completion(rules, jobs[row], answer)
         report(len(found), len(jobs), "completions")
     return [found[row] for row in range(len(jobs))]
-
-
-def _cut(rules: TokenRules, ids: Ids, most: int) -> Ids:
-    head = ids[:1] if rules.bos is not None else ()
-    return ids if len(ids) <= most else head + ids[len(ids) - most + len(head) :]
 
 
 def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import DataError
-from harness.judge.metrics import common, mean
+from harness.judge.metrics import COMMON, common, mean
 from harness.records import Completion, read_jsonl
 from harness.registry import load_task
 from harness.store.stage import Work
@@ -27,6 +27,8 @@ def score(work: Work) -> Mapping[str, Any]:
     completions = read_jsonl(work.inputs["completions"] / "completions.jsonl", Completion)
     own = task.score(completions)
     wanted = {metric.name for metric in task.metrics}
+    if shared := wanted & {metric.name for metric in COMMON}:
+        raise DataError(f"task '{s['task']}': '{min(shared)}' is a metric of every task already")
     if len(own) != len(completions) or any(set(row) != wanted for row in own):
         raise DataError(f"task '{s['task']}' must score every completion on {sorted(wanted)}")
     rows = list(_rows(completions, own))

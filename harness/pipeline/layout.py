@@ -114,24 +114,30 @@ class Layout:
     @cached_property
     def _pairs(self) -> Stage:
         settings = {
-            **self._task, "variant": self.board.variant, "seed": self.experiment.data_seed
+            **self._task, "variant": self.board.variant, "seed": self.experiment.data_seed,
+            "limits": self._limits,
         }  # fmt: skip
+        inputs = {"corpus": self._corpus, "samples": self._samples, "policy": self._policy}
         return Stage(
             "pairs", f"labelled pairs, {self.board.name}", "harness.data.corpus:make_pairs",
-            settings, {"corpus": self._corpus, "samples": self._samples}, self._plugins,
+            settings, inputs, self._plugins,
         )  # fmt: skip
+
+    @property
+    def _limits(self) -> dict[str, Any]:
+        b = self.experiment.budget
+        return {
+            "prompt_tokens": b.max_prompt_tokens, "response_tokens": b.max_response_tokens,
+            "overlong": b.overlong,
+        }  # fmt: skip
 
     @cached_property
     def _tokens(self) -> Stage:
         b = self.experiment.budget
-        limits = {
-            "prompt_tokens": b.max_prompt_tokens, "response_tokens": b.max_response_tokens,
-            "overlong": b.overlong,
-        }  # fmt: skip
         most = {"train": b.pairs, "validation": b.validation_pairs}
         return Stage(
             "tokens", f"token ids, {self.board.name}", "harness.data.token_store:tokenise_pairs",
-            {"limits": limits, "most": most}, {"pairs": self._pairs, "policy": self._policy},
+            {"limits": self._limits, "most": most}, {"pairs": self._pairs, "policy": self._policy},
         )  # fmt: skip
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.contracts.logprobs import PairLogProbs
+from harness.contracts.logprobs import LogProbs, PairLogProbs
 from harness.errors import GateError
 from harness.train.engine import largest_difference, noise_floor
 from harness.train.run import Run
@@ -21,11 +21,12 @@ ORACLE_PAIRS = 4
 """Pairs that the engine and the oracle are compared on."""
 
 LIMITS: Mapping[str, Mapping[str, float]] = {
-    "fp32": {"oracle": 1e-3, "cache": 1e-3, "loss": 1e-3},
-    "bf16": {"oracle": 0.5, "cache": 0.5, "loss": 0.1},
+    "fp32": {"oracle": 1e-3, "cache": 1e-3, "margin": 0.01, "loss": 1e-3},
+    "bf16": {"oracle": 0.5, "cache": 0.5, "margin": 1.0, "loss": 0.1},
 }
-"""The most that the gate lets through: nats per token, nats per token, and the first loss relative
-to 1 + |loss|. What was really found goes into the manifest."""
+"""The most that the gate lets through: nats per token; nats per token; standard deviation in nats
+of a pair's policy gap minus its reference gap, which is 0 but for noise and which losses multiply
+by beta; the first loss relative to 1 + |loss|. What was really found goes into the manifest."""
 
 
 def open_gate(
@@ -45,14 +46,15 @@ def open_gate(
     found: dict[str, Any] = {
         "noise_floor": noise_floor(learner.engine, learner.model, few, limits["oracle"])
     }
+    _check_coupling(run, first)
     if cache is None:
         return found
     where = run.ingredients.where
     with torch.no_grad():
         # Nothing is trained yet, so the policy in memory is the reference policy.
-        found["reference"] = check_cache(
-            run.logprobs(sample), cache.rows(sample, where), limits["cache"]
-        )
+        fresh, cached = run.logprobs(sample), cache.rows(sample, where)
+        found["reference"] = check_cache(fresh, cached, limits["cache"])
+        found["margin_noise"] = _margin_noise(fresh, cached, limits["margin"])
         loss = float(run.losses(first, run.logprobs(first), run.start()).mean())
         expected = float(run.losses(first, cache.rows(first, where), run.start()).mean())
     found |= {"first_loss": loss, "expected_loss": expected}
@@ -60,6 +62,34 @@ def open_gate(
     if run.method.at_reference is not None:
         _check_loss(loss, run.method.at_reference, "declared by the method", limits["loss"])
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def _check_coupling(run: Run, first: Sequence[int]) -> None:
+    """A loss that depends on the step's other pairs must say so: it may not be split then.
+
+    Raises:
+        GateError: the losses of half a step are not those of the whole step.
+    """
+    if run.method.whole_step or len(first) < 2:
+        return
+    half = len(first) // 2
+    with torch.no_grad():
+        policy = run.logprobs(first)
+        # The policy moves no step yet, so a spread is put in: equal pairs would hide a coupling.
+        spread = torch.arange(len(first), device=policy.chosen.values.device) / len(first)
+        chosen = LogProbs(policy.chosen.values - spread[:, None], policy.chosen.mask)
+        rejected = policy.rejected
+        whole = run.losses(first, PairLogProbs(chosen, rejected), None)
+        part = PairLogProbs(
+            LogProbs(chosen.values[:half], chosen.mask[:half]),
+            LogProbs(rejected.values[:half], rejected.mask[:half]),
+        )
+        alone = run.losses(first[:half], part, None)
+    if not torch.allclose(whole[:half], alone, rtol=1e-4, atol=1e-5, equal_nan=True):
+        raise GateError(
+            f"method '{run.method.name}': a pair's loss depends on the step's other pairs, and the "
+            "method does not say so: add coupled=True to its decorator"
+        )
 
 
 def check_cache(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> float:
@@ -78,6 +108,17 @@ def check_cache(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> floa
             "the cache was made by another model, precision or kernel"
         )
     return worst
+
+
+def _margin_noise(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> float:
+    gaps = [p.chosen.total() - p.rejected.total() for p in (fresh, cached)]
+    noise = float((gaps[0] - gaps[1]).std(correction=0))
+    if not noise <= limit:
+        raise GateError(
+            f"policy and reference are the same model, and their gaps differ by {noise:.3g} nats a "
+            f"pair (limit {limit:g}): this precision is too coarse for this model"
+        )
+    return noise
 
 
 def _check_loss(loss: float, wanted: float, why: str, limit: float) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,20 @@ def load_policy(source: str | Path) -> tuple[Any, Any]:
     return model, tokenizer
 
 
+def check_context(model: Any, tokens: int) -> None:
+    """Past its context a model fails, or goes on without a word.
+
+    Raises:
+        DataError: its sequences may be longer than the model can read.
+    """
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and tokens > most:
+        raise DataError(
+            f"the model reads {most} tokens and the budget allows {tokens}: lower "
+            "budget.max_prompt_tokens, budget.max_response_tokens or budget.warm_start.max_tokens"
+        )
+
+
 def save_policy(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write weights (safetensors), config and tokenizer; `load_policy` reads them back."""
     model.save_pretrained(folder)
@@ -114,7 +130,8 @@ def adapt(model: Any, lora: Mapping[str, Any] | None, seed: int) -> Any:
         r=lora["rank"], lora_alpha=lora["alpha"], target_modules=lora["targets"],
         lora_dropout=0.0, bias="none", task_type="CAUSAL_LM",
     )  # fmt: skip
-    return get_peft_model(model, config)
+    with _quiet():
+        return get_peft_model(model, config)
 
 
 def load_trained(reference: Path, trained: Path) -> tuple[Any, Any]:
@@ -124,4 +141,13 @@ def load_trained(reference: Path, trained: Path) -> tuple[Any, Any]:
     from peft import PeftModel
 
     model, tokenizer = load_policy(reference)
-    return PeftModel.from_pretrained(model, trained), tokenizer
+    with _quiet():
+        return PeftModel.from_pretrained(model, trained), tokenizer
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Peft reads an attribute that transformers has renamed; that is between the two of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield

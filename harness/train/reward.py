@@ -68,7 +68,7 @@ def train_reward_model(work: Work) -> Mapping[str, Any]:
     with device.precision(where, s["precision"]):
         _, history = fit(
             model, steps, _objective(model, pairs, s["micro"]),
-            Optimisation(s["learning_rate"], weight_decay=0.01), scratch=work.scratch,
+            Optimisation(s["learning_rate"], weight_decay=s["weight_decay"]), scratch=work.scratch,
             checkpoint_steps=s["checkpoint_steps"], report=work.report,
         )  # fmt: skip
         held_out = margins(model, load_pairs(work.inputs["tokens"], "validation"))

@@ -18,16 +18,27 @@ from harness.store.stage import Work
 from harness.train import device
 from harness.train.engine import Engine, Sequences, padded
 from harness.train.loop import Objective, Optimisation, fit, order
-from harness.train.policy import build_small, load_policy, save_policy, without_dropout
+from harness.train.policy import (
+    build_small,
+    check_context,
+    load_policy,
+    save_policy,
+    without_dropout,
+)
 
 
 def warm_start(work: Work) -> Mapping[str, Any]:
-    """Stage: the reference policy of a task, from its texts; weights and loss curve."""
+    """Stage: the reference policy of a task, from its texts; weights and loss curve.
+
+    Raises:
+        DataError: the model cannot be loaded, or cannot read as many tokens as the budget allows.
+    """
     s = work.settings
     device.exactly()
     where = device.device()
     task = load_task(s["task"]).build(**s["task_settings"])
     model, tokenizer = _start(s, task)
+    check_context(model, s["max_tokens"])
     without_dropout(model.to(where))
     rules = TokenRules.of(tokenizer)
     sequences, cut = _sequences(work.inputs["corpus"], rules, s["texts"], s["max_tokens"])
@@ -35,7 +46,7 @@ def warm_start(work: Work) -> Mapping[str, Any]:
     with device.precision(where, s["precision"]):
         _, history = fit(
             model, steps, _objective(padded, model, sequences, s["micro"]),
-            Optimisation(s["learning_rate"], weight_decay=0.01), scratch=work.scratch,
+            Optimisation(s["learning_rate"], weight_decay=s["weight_decay"]), scratch=work.scratch,
             checkpoint_steps=s["checkpoint_steps"], report=work.report,
         )  # fmt: skip
     save_policy(model, tokenizer, work.out)

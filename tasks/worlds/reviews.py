@@ -41,7 +41,10 @@ _TILT = 1.4
 _VARIETY = 0.6
 _CONTRASTS = 0.16
 _LENGTHS = (2, 3, 3, 4)
-_WORDS = range(12, 33)
+SHORTEST = 12
+"""Words of the shortest review."""
+
+_WORDS = range(SHORTEST, 33)
 
 
 def reward(text: str) -> float:

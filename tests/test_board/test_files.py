@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
-from harness.board import files
 from harness.board.compute import build
 from harness.board.files import write
 from harness.board.text import markdown, markdown_line
@@ -107,7 +106,7 @@ def test_a_failed_write_leaves_the_old_file_whole(make, tmp_path, monkeypatch):
     def full(*_args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(files.os, "replace", full)
+    monkeypatch.setattr("harness.files.os.replace", full)
     with pytest.raises(OSError, match="no space"):
         write(build(make(seeds=2)), tmp_path)
     assert read(tmp_path) == before
