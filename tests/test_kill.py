@@ -68,6 +68,9 @@ def results(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in wanted if p.is_file()}
 
 
+MUST = ("policy", "reward-model", "train")
+"""Stages with checkpoints: each must have been killed between two of them."""
+
 MOMENTS = (
     ("policy", "scratch/step-*"),
     ("sample", "out"),
@@ -89,6 +92,7 @@ def test_a_run_killed_at_many_points_ends_with_the_bits_of_one_that_was_not(
         kill_when(killed, lambda m=moment: reached(killed, verbs, *m)) for moment in MOMENTS
     ]  # fmt: skip
     assert kills[0], "the warm start was never seen at a checkpoint"
+    assert all(kills[i] for i, (verb, _) in enumerate(MOMENTS) if verb in MUST)
     assert sum(kills) >= 4, (
         f"killed only at {[m for m, k in zip(MOMENTS, kills, strict=True) if k]}"
     )
