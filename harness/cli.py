@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     _run(commands.add_parser("run", help="train, generate, score and compare methods"))
     listing = commands.add_parser("list", help="what there is")
     listing.add_argument(
-        "kind", nargs="?", choices=("methods", "tasks", "runs"),
+        "kind", nargs="?", choices=("methods", "tasks", "worlds", "runs"),
         help="methods and tasks when left out",
     )  # fmt: skip
     _runs(listing)

@@ -123,6 +123,7 @@ def _notes(plan: Plan, store: Store) -> list[str]:
         mine += _note(store, inputs.get("tokens"), wanted)
         margins = inputs.get("margins")
         mine += _note(store, margins and margins.inputs["reward_model"], _reward_notes)
+        mine += _sharing(own, store)
         choices = {t.inputs["choice"].key: t.inputs["choice"] for t in own if "choice" in t.inputs}
         for choice in choices.values():
             mine += [f"{choice.label}: {n}" for n in _note(store, choice, _choice_notes)]
@@ -141,6 +142,21 @@ def _note(
     """What the facts of a finished stage give to say; nothing where there is no such stage."""
     manifest = store.manifest(stage) if stage else None
     return words(manifest.facts) if manifest and manifest.status == "done" else []
+
+
+def _sharing(trained: Sequence[Stage], store: Store) -> list[str]:
+    """What every method was billed for alone, and was made once for all of them."""
+    manifests = {stage.key: store.manifest(stage) for stage in trained}
+    bills = [m.facts["bill"] for m in manifests.values() if m and m.status == "done"]
+    billed = sum(bill["total"] for bill in bills)
+    parts = [[bill[part] for bill in bills if bill[part]] for part in ("reference", "reward")]
+    saved = sum(sum(costs) - max(costs) for costs in parts if costs)
+    if not saved:
+        return []
+    return [
+        f"sharing saved {saved:.1e} of {billed:.1e} FLOPs billed: reference log-probs, reward "
+        "model and margins were made once"
+    ]
 
 
 def _reward_notes(facts: Mapping[str, Any]) -> list[str]:

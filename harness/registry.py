@@ -89,6 +89,22 @@ def load_task(name_or_path: str) -> TaskPlugin:
     return _load(name_or_path, "tasks", TaskPlugin)
 
 
+def worlds() -> list[tuple[str, str]]:
+    """Name and summary of every embedded world: a module beside the tasks that has a `reward`.
+
+    Raises:
+        RequestError: the built-in tasks are missing: a checkout that was never installed.
+    """
+    folders = {plugin.file.parent for plugin in _built_in("tasks") if plugin.file}
+    files = sorted(file for folder in folders for file in folder.glob("worlds/*.py"))
+    trees = [(file.stem, ast.parse(file.read_text(encoding="utf-8"))) for file in files]
+    return [
+        (name, (ast.get_docstring(tree) or "").split("\n", 1)[0])
+        for name, tree in trees
+        if any(isinstance(node, ast.FunctionDef) and node.name == "reward" for node in tree.body)
+    ]
+
+
 def source_files(name_or_path: str, kind: Kind) -> list[Path]:
     """The file of a plug-in, then every file of its own package that it imports, however deep.
 

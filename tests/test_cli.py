@@ -125,6 +125,13 @@ def test_list_names_methods_and_tasks(tmp_path: Path) -> None:
     assert all(name in shown for name in ("dpo", "simpo", "madpo", "alphadpo", "sentiment"))
 
 
+def test_list_names_worlds_and_runs(mixed: Path) -> None:
+    worlds = harness(mixed, "list", "worlds").stdout
+    assert "reviews" in worlds
+    assert "grammar" not in worlds.split()[0]
+    assert str(Path("runs") / "mixed") in harness(mixed, "list", "runs").stdout
+
+
 def test_show_prints_reads_settings_and_source(tmp_path: Path) -> None:
     shown = harness(tmp_path, "show", "madpo").stdout
     assert all(word in shown for word in ("margin", "c_max", "2.0", "arXiv:2510.05342"))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from harness.errors import unknown
-from harness.registry import found, load_method, load_task
+from harness.registry import found, load_method, load_task, worlds
 
 
 def listing(args: Namespace) -> int:
@@ -17,6 +17,9 @@ def listing(args: Namespace) -> int:
     if args.kind == "runs":
         runs = sorted(Path(args.runs).glob("*/scores.parquet"))
         print("\n".join(str(path.parent) for path in runs) or f"no runs in {args.runs}")
+        return 0
+    if args.kind == "worlds":
+        _table([(name, summary, "") for name, summary in worlds()])
         return 0
     for kind in ("methods", "tasks"):
         if args.kind in (None, kind):
