@@ -24,6 +24,10 @@ from harness.store.stage import Stage, package_versions
 from harness.store.store import Store
 
 
+PARSES = 0.9
+"""Share of well-formed samples below which a world's reference policy has not learnt its world."""
+
+
 def gather(plan: Plan, store: Store, reasons: Mapping[str, str], command: str) -> Scores:
     """The scores of every cell that has some, and a header that accounts for the others.
 
@@ -120,7 +124,9 @@ def _notes(plan: Plan, store: Store) -> list[str]:
         own = [c.train for c in plan.cells if c.board is board and c.train]
         inputs = {k: s for train in own for k, s in train.inputs.items()}
         wanted = partial(_data_notes, wanted=plan.experiment.budget.pairs)
-        mine += _note(store, inputs.get("tokens"), wanted)
+        tokens = inputs.get("tokens")
+        mine += _note(store, tokens and tokens.inputs["pairs"], _sample_notes)
+        mine += _note(store, tokens, wanted)
         margins = inputs.get("margins")
         mine += _note(store, margins and margins.inputs["reward_model"], _reward_notes)
         mine += _sharing(own, store)
@@ -156,6 +162,16 @@ def _sharing(trained: Sequence[Stage], store: Store) -> list[str]:
     return [
         f"sharing saved {saved:.1e} of {billed:.1e} FLOPs billed: reference log-probs, reward "
         "model and margins were made once"
+    ]
+
+
+def _sample_notes(facts: Mapping[str, Any]) -> list[str]:
+    share = facts.get("samples_that_parse", 1.0)
+    if share >= PARSES:
+        return []
+    return [
+        f"only {share:.0%} of the reference policy's samples are well-formed: with so short a warm "
+        "start the figures show that the way works, and nothing else"
     ]
 
 

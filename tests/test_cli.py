@@ -187,6 +187,10 @@ def test_a_diverged_method_is_shown_and_never_ranked(mixed: Path) -> None:
     assert "dpo" in json.dumps(board["tasks"][0]["rows"])
 
 
+def test_a_reference_policy_that_has_not_learnt_its_world_is_said_to_have_not(mixed: Path) -> None:
+    assert "samples are well-formed" in " ".join((mixed / "stdout").read_text().split())
+
+
 def test_a_diverged_cell_is_not_tried_again(mixed: Path) -> None:
     done = harness(
         mixed, "run", "--methods", f"dpo,{PLANTED / 'diverging.py'}", "--name", "mixed", *SMOKE
