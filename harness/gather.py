@@ -23,7 +23,6 @@ from harness.scores import COLUMNS, Header, Run, Scores, TaskHeader
 from harness.store.stage import Stage, package_versions
 from harness.store.store import Store
 
-
 PARSES = 0.9
 """Share of well-formed samples below which a world's reference policy has not learnt its world."""
 
