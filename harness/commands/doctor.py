@@ -14,11 +14,6 @@ from pathlib import Path
 from harness.errors import HarnessError
 from harness.registry import found
 
-EXTRAS = {
-    "vllm": "fast generation on a GPU: pip install 'preference-harness[vllm]'",
-    "ray": "many machines: pip install 'preference-harness[ray]'",
-}
-
 
 def doctor(args: Namespace) -> int:
     """Print one line per finding. Returns 1 where something needed is missing."""
@@ -36,11 +31,6 @@ def _packages() -> Iterator[tuple[bool | None, str]]:
             yield True, f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
             yield False, f"{name}: pip install preference-harness brings it"
-    for name, why in EXTRAS.items():
-        try:
-            yield True, f"{name} {metadata.version(name)}"
-        except metadata.PackageNotFoundError:
-            yield None, f"{name} is not here; {why}"
 
 
 def _needed() -> list[str]:

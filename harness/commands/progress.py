@@ -40,7 +40,6 @@ class Reporter:
         self._ended = 0.0
         self._done = 0
         self._running: dict[str, tuple[str, float]] = {}
-        self._rates: dict[str, float] = {}
         self._since: dict[str, float] = {}
         self._live = self._stream.isatty()
 

@@ -1,1 +1,1 @@
-"""Stages and their results: keys, locks, manifests. Nothing else touches run paths."""
+"""Stages and their results: keys, locks, manifests. Nothing else knows where a result lies."""
