@@ -1,6 +1,6 @@
 """All that a plug-in may import from the harness."""
 
-from harness.contracts.logprobs import LogProbs, PairLogProbs, PerPair
+from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens, PerPair
 from harness.contracts.method import Method, State, method
 from harness.contracts.task import (
     Answers,
@@ -29,6 +29,7 @@ __all__ = [
     "Metric",
     "Pair",
     "PairLogProbs",
+    "PairTokens",
     "PerPair",
     "Prompt",
     "RequestError",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from harness.errors import HarnessError, RequestError, unknown
 
-COMMANDS = ("run", "list", "show", "board", "compare", "doctor")
+COMMANDS = ("run", "list", "show", "check", "new", "board", "compare", "doctor")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +43,17 @@ def _call(args: argparse.Namespace) -> int:
 
         return run(args)
     if args.command in ("list", "show"):
-        from harness.commands import plugins
+        from harness.commands import plugins, show
 
-        return plugins.listing(args) if args.command == "list" else plugins.show(args)
+        return plugins.listing(args) if args.command == "list" else show.show(args)
+    if args.command == "check":
+        from harness.commands.check import check
+
+        return check(args)
+    if args.command == "new":
+        from harness.commands.new import new
+
+        return new(args)
     if args.command == "doctor":
         from harness.commands.doctor import doctor
 
@@ -75,8 +83,16 @@ def parser() -> argparse.ArgumentParser:
         help="methods and tasks when left out",
     )  # fmt: skip
     _runs(listing)
-    show = commands.add_parser("show", help="what a method reads, its settings, its source")
-    show.add_argument("name")
+    show = commands.add_parser("show", help="a method's formula, what it reads, settings, source")
+    show.add_argument("name", nargs="?", help="a method or a task; with --markdown, all methods")
+    show.add_argument("--markdown", action="store_true", help="as the page docs/methods.md")
+    check = commands.add_parser("check", help="hold a method to the conformance suite")
+    check.add_argument("method", nargs="+", help="a name, a path such as ./mine.py, or `all`")
+    check.add_argument("--json", action="store_true", help="every finding, for a machine")
+    new = commands.add_parser("new", help="write a plug-in to start from, and its test")
+    new.add_argument("kind", choices=("method",))
+    new.add_argument("name")
+    new.add_argument("--out", metavar="DIR", default=".", help="where to (default: here)")
     board = commands.add_parser("board", help="rebuild boards from scores alone")
     board.add_argument("run", nargs="+", help="a run folder or a scores.parquet")
     board.add_argument("--out", help="where to (default: leaderboards/<experiment>)")

@@ -10,6 +10,16 @@ from harness.api import PairLogProbs, PerPair, State, method
 @method(
     source="arXiv:2410.10148; junkangwu/alpha-DPO scripts/dpo_trainer.py:86-108,140-148,251-257"
     " @fab3209",
+    formula="-log sigmoid(beta * (u - sg[gamma_beta_ratio + alpha * z])), z the z-score of"
+    " g = (a_w - a_l) - (its value under the reference), running mean and deviation, u = a_w - a_l",
+    stop_gradient="the target margin",
+    disagreements=(
+        "The paper is recalled as writing gamma + alpha * M outside beta; the code, followed here, "
+        "has both inside.",
+        "The authors' statistics start at 0 without correction, move per micro-batch and in "
+        'evaluation, and are 0/0 while policy and reference are equal: `statistics="literal"` '
+        "keeps the zero start alone.",
+    ),
     # Of the authors' four configurations, and their sweep of alpha up to 0.3.
     grid={
         "beta": (2.5, 10.0),

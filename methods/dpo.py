@@ -10,6 +10,7 @@ from harness.api import PairLogProbs, PerPair, method
 @method(
     source="arXiv:2305.18290, Eq. 7; eric-mitchell/direct-preference-optimization trainers.py:45-87"
     " @f8b8c0f",
+    formula="-log sigmoid(beta * (h_w - h_l))",
     # 0.1: the paper and most libraries; 0.01: best in all six settings of SimPO's comparison;
     # the four together: the sweep of arXiv:2605.28440.
     grid={"beta": (0.005, 0.01, 0.05, 0.1)},

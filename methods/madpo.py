@@ -12,6 +12,14 @@ from harness.api import PairLogProbs, PerPair, method
 @method(
     source="arXiv:2510.05342; sirano1004/Margin-Apative-Direct-Preference-Optimization"
     " utils/loss_functions.py:85-127 @306779b",
+    formula="-w(margin) * log sigmoid(beta * (h_w - h_l)), w(m) = sigmoid(c(|m|) * m) / sigmoid(m)"
+    " for m > -tau, else 1",
+    disagreements=(
+        "The authors' constructor has c_max 2, c_min 1/2, tau 2: the defaults here. Their notebook "
+        "has tau log(999), and their README's table fits c_max 4, c_min 1/4, tau log(999).",
+        "The ablations that the authors plot have neither code nor formula: `amplify` and "
+        "`regularise` are derived.",
+    ),
     # The sweeps of the authors' figures: c_max with c_min = 1 / c_max at their tau of "7", which
     # is log(999); tau at c_max 2.
     grid={

@@ -7,6 +7,11 @@ from harness.api import PairLogProbs, PerPair, method
 
 @method(
     source="arXiv:2405.14734, Eq. 6; princeton-nlp/SimPO scripts/simpo_trainer.py:560-595 @1b3e8f3",
+    formula="-log sigmoid(beta * (a_w - a_l) - gamma)",
+    disagreements=(
+        "The authors' README and configurations set gamma_beta_ratio = gamma / beta; the paper's "
+        "gamma, which TRL's `simpo_gamma` is too, stands outside beta. This takes the paper's.",
+    ),
     # beta: the released configurations; gamma: of those with beta 2 or 2.5 (0.25 to 1.6).
     grid={"beta": (2.0, 2.5, 10.0), "gamma": (0.25, 0.5, 1.0, 1.6)},
     bounds={"beta": "(0, inf)", "gamma": "[0, inf)"},

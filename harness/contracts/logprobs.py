@@ -69,6 +69,10 @@ class PairLogProbs:
         return PairLogProbs(self.chosen.detach(), self.rejected.detach())
 
 
+PairTokens: TypeAlias = PairLogProbs
+"""Any other number per response token of both answers, under the same mask: `.chosen.total()`."""
+
+
 def _spread(totals: Tensor, lengths: Tensor | None) -> LogProbs:
     """Spread each total evenly over its tokens, so that total, mean and length come out right."""
     lengths = torch.ones_like(totals) if lengths is None else lengths

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_type_hints
 
@@ -13,13 +13,23 @@ from harness.contracts.settings import Setting, checked, within
 from harness.errors import RequestError, unknown
 
 State: TypeAlias = Mapping[str, Tensor]
-"""What a method remembers from step to step: named scalars, fp64. It goes in and comes out."""
+"""What a method remembers from step to step: named tensors of fixed shape, fp64. It goes in and
+comes out."""
+
+Direction: TypeAlias = Literal["everywhere", "at_reference", "unclaimed"]
+"""Where a likelier chosen and a less likely rejected answer never cost more."""
 
 READS: Mapping[str, str] = {
     "policy": "per-token log-probs of the policy that is being trained",
-    "reference": "per-token log-probs of the frozen reference policy",
+    "reference": "per-token log-probs of the reference policy; frozen, unless the method moves it",
     "margin": "reward of the chosen minus reward of the rejected, by the reward model, [pairs]",
     "rewards": "a pair of tensors [pairs]: reward of the chosen and of the rejected answer",
+    "divergence": "per-token KL in nats over the whole vocabulary, reference to policy; it carries"
+    " a gradient",
+    "mismatched": "a pair of tensors [pairs], in nats: log-ratio of policy to reference of another"
+    " prompt's chosen and rejected answer after this prompt; no gradient",
+    "confidence": "per-token log of the policy's summed squared probabilities; no gradient",
+    "entropy": "per-token entropy of the reference policy as a share of log(vocabulary), 0 to 1",
     "state": "what the method returned as its next state in the step before",
     "rng": "a torch.Generator, a function of the run's seed and the step",
 }
@@ -33,35 +43,59 @@ class Method:
     Attributes:
         name: the function's name, the file's name and the name on the command line.
         loss: the function itself.
-        reads: its positional parameters, from the vocabulary `READS`.
+        parameters: its positional parameters, from the vocabulary `READS`.
+        reads: those of them that are computed for it; see `only_for`.
         defaults: its keyword parameters, with the paper's defaults.
         source: paper and equation, or repository, file and commit.
         summary: the first line of its docstring.
+        formula: the loss of one pair, in the letters of docs/methods.md.
         grid: values worth trying, per setting.
-        coupled: a pair's loss depends on the other pairs of the step.
-        initial: the state before the first step, for a method that reads `state`.
-        at_reference: exact loss when the policy equals the reference, where there is one.
-        status: how sure the source is: verified, derived or unknown.
         bounds: the interval in which a setting must lie, as in "(0, 1]"; see `settings.within`.
+        status: how sure the source is: verified, derived or unknown.
+        disagreements: sentences on where sources differ, and which of them this follows.
+        coupled: a pair's loss depends on the other pairs of the step.
+        initial: the state before the first step, for a method that reads `state`: a number, or
+            as many as a vector has places.
+        at_reference: exact loss when the policy equals the reference, where there is one: a
+            number, or a function of the settings that may give None.
+        stop_gradient: what the loss holds constant though it is made of the policy; "" if nothing.
+        direction: where a likelier chosen and a less likely rejected answer never cost more.
+        only_for: inputs that only some values of settings need, as in
+            `{"reference": {"form": ("dpo", "ipo")}}`: one of these values is enough. For any other
+            the input is neither computed nor billed, and the function receives None.
+        moving_reference: names of two settings, `(mix, every)`: after each `every` steps the
+            engine moves the reference's weights to mix * policy + (1 - mix) * reference.
     """
 
     name: str
     loss: Callable[..., Any]
+    parameters: tuple[str, ...]
     reads: tuple[str, ...]
     defaults: Mapping[str, Setting]
     source: str
     summary: str
+    formula: str = ""
     grid: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
-    coupled: bool = False
-    initial: Mapping[str, float] | None = None
-    at_reference: float | None = None
-    status: Literal["verified", "derived", "unknown"] = "verified"
     bounds: Mapping[str, str] = field(default_factory=dict)
+    status: Literal["verified", "derived", "unknown"] = "verified"
+    disagreements: tuple[str, ...] = ()
+    coupled: bool = False
+    initial: Mapping[str, float | tuple[float, ...]] | None = None
+    at_reference: float | Callable[[Mapping[str, Any]], float | None] | None = None
+    stop_gradient: str = ""
+    direction: Direction = "everywhere"
+    only_for: Mapping[str, Mapping[str, tuple[Setting, ...]]] = field(default_factory=dict)
+    moving_reference: tuple[str, str] | None = None
 
     @property
     def whole_step(self) -> bool:
         """Whether a step may not be split: coupled losses, or a memory that moves once a step."""
         return self.coupled or bool({"state", "rng"} & set(self.reads))
+
+    @property
+    def file(self) -> str:
+        """Where the function stands, for messages."""
+        return inspect.getsourcefile(self.loss) or "unknown file"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the loss function itself."""
@@ -84,55 +118,92 @@ class Method:
                 within(where, resolved[key], self.bounds[key])
         return resolved
 
+    def narrowed(self, settings: Mapping[str, Any] | None = None) -> Method:
+        """The method as these settings leave it: what it reads, and its loss at the reference.
+
+        Raises:
+            RequestError: as in `resolve`.
+        """
+        resolved = self.resolve(settings)
+        reads = tuple(name for name in self.parameters if self._needs(name, resolved))
+        value = self.at_reference(resolved) if callable(self.at_reference) else self.at_reference
+        initial = self.initial if "state" in reads else None
+        return replace(self, reads=reads, initial=initial, at_reference=value)
+
     def losses(self, settings: Mapping[str, Any] | None = None, **inputs: Any) -> Any:
         """Evaluate on given inputs without any model: losses [pairs], or (losses, next state).
 
         Raises:
             RequestError: an input is missing or is one that the method does not read.
         """
-        if extra := set(inputs) - set(self.reads):
-            raise unknown(f"input of method '{self.name}'", min(extra), self.reads)
-        if missing := [name for name in self.reads if name not in inputs]:
+        resolved = self.resolve(settings)
+        reads = [name for name in self.parameters if self._needs(name, resolved)]
+        if extra := set(inputs) - set(self.parameters):
+            raise unknown(f"input of method '{self.name}'", min(extra), self.parameters)
+        if missing := [name for name in reads if name not in inputs]:
             raise RequestError(f"method '{self.name}' reads {', '.join(missing)}: not given")
-        return self.loss(*(inputs[name] for name in self.reads), **self.resolve(settings))
+        given = (inputs[name] if name in reads else None for name in self.parameters)
+        return self.loss(*given, **resolved)
+
+    def _needs(self, name: str, settings: Mapping[str, Setting]) -> bool:
+        needed = self.only_for.get(name)
+        return needed is None or any(settings[key] in values for key, values in needed.items())
 
 
-def method(
-    *,
-    source: str,
-    grid: Mapping[str, tuple[Setting, ...]] | None = None,
-    coupled: bool = False,
-    initial: Mapping[str, float] | None = None,
-    at_reference: float | None = None,
-    status: Literal["verified", "derived", "unknown"] = "verified",
-    bounds: Mapping[str, str] | None = None,
-) -> Callable[[Callable[..., Any]], Method]:
-    """Describe a loss function; registers nothing. See `Method` for the arguments.
+def method(*, source: str, **described: Any) -> Callable[[Callable[..., Any]], Method]:
+    """Describe a loss function; registers nothing.
+
+    Args:
+        source: paper and equation, or repository, file and commit.
+        described: any of `formula`, `grid`, `bounds`, `status`, `disagreements`, `coupled`,
+            `initial`, `at_reference`, `stop_gradient`, `direction`, `only_for` and
+            `moving_reference`, as in `Method`.
 
     Raises:
-        RequestError: the function, its defaults or its grid break the contract.
+        RequestError: the function, its defaults or what is said of it break the contract.
     """
+    if odd := set(described) - DESCRIBED:
+        raise unknown("argument of @method", min(odd), DESCRIBED)
 
     def describe(loss: Callable[..., Any]) -> Method:
         name = str(getattr(loss, "__name__", loss))
-        reads, defaults = _signature(name, loss)
-        if ("state" in reads) != (initial is not None):
-            raise RequestError(f"method '{name}': reading `state` and naming `initial` go together")
-        for key in {**(grid or {}), **(bounds or {})}:
-            if key not in defaults:
-                raise unknown(f"setting in the grid or bounds of '{name}'", key, defaults)
+        parameters, defaults = _signature(name, loss)
         summary = (inspect.getdoc(loss) or "").split("\n", 1)[0]
-        made = Method(
-            name, loss, reads, defaults, source, summary, dict(grid or {}), coupled, initial,
-            at_reference, status, dict(bounds or {}),
-        )  # fmt: skip
-        for key, values in made.grid.items():
-            for value in values:
-                made.resolve({key: value})
+        made = Method(name, loss, parameters, parameters, defaults, source, summary, **described)
+        _check(made)
         # In the declared type: 2 and 2.0 must not become two cells.
-        return replace(made, defaults=made.resolve(defaults))
+        made = replace(made, defaults=made.resolve(defaults))
+        return replace(made, reads=made.narrowed().reads)
 
     return describe
+
+
+DESCRIBED = frozenset(Method.__dataclass_fields__) - {
+    "name", "loss", "parameters", "reads", "defaults", "source", "summary",
+}  # fmt: skip
+
+
+def _check(made: Method) -> None:
+    """What is said of a method must be about settings and inputs that it has."""
+    name = made.name
+    if ("state" in made.parameters) != (made.initial is not None):
+        raise RequestError(f"method '{name}': reading `state` and naming `initial` go together")
+    if made.moving_reference and "reference" not in made.parameters:
+        raise RequestError(f"method '{name}' moves a reference that it does not read")
+    governing = {key for needed in made.only_for.values() for key in needed}
+    _known(name, "setting", {*made.grid, *made.bounds, *governing, *(made.moving_reference or ())},
+           made.defaults)  # fmt: skip
+    _known(name, "input", made.only_for, made.parameters)
+    if both := governing & set(made.grid):
+        # Trials share their inputs, so a trial must not change what is read.
+        raise RequestError(f"method '{name}': '{min(both)}' changes what it reads: no grid")
+    for key, value in [(key, value) for key, values in made.grid.items() for value in values]:
+        made.resolve({key: value})
+
+
+def _known(name: str, what: str, described: Iterable[str], known: Collection[str]) -> None:
+    if odd := set(described) - set(known):
+        raise unknown(f"{what} that '{name}' describes", min(odd), known)
 
 
 def _signature(name: str, loss: Callable[..., Any]) -> tuple[tuple[str, ...], dict[str, Setting]]:

@@ -59,8 +59,9 @@ def open_gate(
         expected = float(run.losses(first, cache.rows(first, where), run.start()).mean())
     found |= {"first_loss": loss, "expected_loss": expected}
     _check_loss(loss, expected, "from the cached reference", limits["loss"])
-    if run.method.at_reference is not None:
-        _check_loss(loss, run.method.at_reference, "declared by the method", limits["loss"])
+    declared = run.method.narrowed(learner.settings).at_reference
+    if isinstance(declared, float | int):
+        _check_loss(loss, declared, "declared by the method", limits["loss"])
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
