@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -119,6 +119,39 @@ class ModelSize:
 
     body: int
     head: int
+    vocabulary: int = 0
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of some sequences: all go through the body, those of answers through the head too."""
+
+    both: int = 0
+    answers: int = 0
+
+    def forward(self, size: ModelSize) -> int:
+        """FLOPs of one forward pass: two per parameter and token.
+
+        Attention scores are left out: at a few hundred tokens they are a few per cent.
+        """
+        return 2 * (size.body * self.both + size.head * self.answers)
+
+
+@dataclass(frozen=True)
+class Payer:
+    """What of a method costs something beside its own passes.
+
+    Attributes:
+        reads: what the method reads.
+        whole_step: a step in several micro-batches runs forward twice.
+        reward_epochs: passes that its reward model was trained for; 0 without one.
+        moving_reference: its reference is no cache but a model, and runs in every step.
+    """
+
+    reads: Sequence[str]
+    whole_step: bool = False
+    reward_epochs: int = 0
+    moving_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,55 +160,73 @@ class Bill:
 
     Attributes:
         training: forward and backward passes of the policy.
-        reference: one pass over the pairs, for a method that reads it.
+        reference: one pass of the reference over the pairs, for a method that reads it.
         reward: training the reward model and its margins, for a method that reads them.
+        mismatched: one pass of the reference over answers to other prompts.
+        extra: in every step beside training: the policy's pass over answers to other prompts, a
+            reference in memory, sums over the vocabulary.
         tokens: tokens through the policy's body in training.
     """
 
     training: int
     reference: int
     reward: int
+    mismatched: int
+    extra: int
     tokens: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.training + self.reference + self.reward
+        return self.training + self.reference + self.reward + self.mismatched + self.extra
+
+
+SUM_FLOPS = 4
+"""Per entry of the vocabulary and answer token, for each sum over the vocabulary that is read."""
 
 
 def bill(
     size: ModelSize,
+    payer: Payer,
     *,
-    tokens: int,
-    answer_tokens: int,
-    data_tokens: int,
-    data_answer_tokens: int,
-    reads: tuple[str, ...],
-    two_passes: bool,
+    steps: Tokens,
+    data: Tokens,
     lora: bool,
-    reward_epochs: int,
+    two_passes: bool,
+    other_steps: Tokens = Tokens(),
+    other_data: Tokens = Tokens(),
 ) -> Bill:
     """Two FLOPs per parameter and token forward, four backward (two where weights are frozen).
 
-    Attention scores are left out: at a few hundred tokens they are a few per cent.
-
     Args:
         size: of the policy; the reward model has the same body and a head of one output.
-        tokens: prompt and answer tokens of both sides, over all steps.
-        answer_tokens: the answers' share of them; only these reach the head.
-        data_tokens: tokens of the data set once, for the passes that are made once.
-        data_answer_tokens: the answers' share of these.
-        reads: what the method reads.
-        two_passes: a coupled step in several micro-batches runs forward twice.
+        payer: what the method reads.
+        steps: tokens of both sides, over all steps.
+        data: tokens of the data set once, for the passes that are made once.
         lora: frozen weights need no gradient of their own.
-        reward_epochs: passes that the reward model was trained for.
+        two_passes: a coupled step in several micro-batches runs forward twice.
+        other_steps: tokens of the answers to other prompts, over all steps.
+        other_data: tokens of the answers to other prompts, once.
     """
-    passes = (4 if lora else 6) + (2 if two_passes else 0)
-    once = 2 * (size.body * data_tokens + size.head * data_answer_tokens)
-    margin = bool({"margin", "rewards"} & set(reads))
+    reads, again = set(payer.reads), 2 if two_passes else 1
+    extra = other_steps.forward(size) if "mismatched" in reads else 0
+    if payer.moving_reference:
+        extra += steps.forward(size)
+    if "divergence" in reads:
+        extra += again * steps.forward(size)
+    sums = len(reads & {"divergence", "confidence"})
+    extra += again * sums * SUM_FLOPS * size.vocabulary * steps.answers
+    once = 0
+    # One pass gives log-probs and entropies.
+    if "entropy" in reads or ("reference" in reads and not payer.moving_reference):
+        once = data.forward(size)
+        once += SUM_FLOPS * size.vocabulary * data.answers * ("entropy" in reads)
+    margin = bool(reads & {"margin", "rewards"})
     return Bill(
-        training=passes * (size.body * tokens + size.head * answer_tokens),
-        reference=once if "reference" in reads else 0,
-        reward=(6 * reward_epochs + 2) * size.body * data_tokens if margin else 0,
-        tokens=tokens,
+        training=((2 if lora else 3) + (again - 1)) * steps.forward(size),
+        reference=once,
+        reward=(6 * payer.reward_epochs + 2) * size.body * data.both if margin else 0,
+        mismatched=other_data.forward(size) if "mismatched" in reads else 0,
+        extra=extra,
+        tokens=steps.both,
     )

@@ -21,8 +21,8 @@ PARENT_BYTES = 400 << 20
 
 
 _PASSES = {
-    "policy": 3, "sample": 4, "reference": 2, "margins": 2, "reward-model": 6, "train": 6,
-    "generate": 3,
+    "policy": 3, "sample": 4, "reference": 2, "mismatched": 2, "margins": 2, "reward-model": 6,
+    "train": 6, "generate": 3,
 }  # fmt: skip
 """Forward passes, or what costs as much, per text, pair or completion of a stage."""
 

@@ -151,11 +151,15 @@ def _note(
 
 def _sharing(trained: Sequence[Stage], store: Store) -> list[str]:
     """What every method was billed for alone, and was made once for all of them."""
-    manifests = {stage.key: store.manifest(stage) for stage in trained}
-    bills = [m.facts["bill"] for m in manifests.values() if m and m.status == "done"]
-    billed = sum(bill["total"] for bill in bills)
-    parts = [[bill[part] for bill in bills if bill[part]] for part in ("reference", "reward")]
-    saved = sum(sum(costs) - max(costs) for costs in parts if costs)
+    found = [(stage, store.manifest(stage)) for stage in trained]
+    bills = [(stage, m.facts["bill"]) for stage, m in found if m and m.status == "done"]
+    billed = sum(bill["total"] for _, bill in bills)
+    parts = {"reference": "reference", "reward": "margins", "mismatched": "mismatched"}
+    shared = [
+        (stage.inputs[made].key, bill[part])
+        for stage, bill in bills for part, made in parts.items() if bill[part]
+    ]  # fmt: skip
+    saved = sum(cost for _, cost in shared) - sum(dict(shared).values())
     if not saved:
         return []
     return [

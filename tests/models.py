@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from harness.data.token_store import save_pairs, tokenise_pairs
 from harness.data.tokens import TokenPair
 from harness.records import Pair, Prompt, Split, write_jsonl
 from harness.store.stage import Work
-from harness.train.engine import Engine, oracle, padded
+from harness.train.engine import Also, Engine, oracle, padded
+from harness.train.live_reference import frozen
+from harness.train.mismatched import mismatch
 from harness.train.policy import build_small, save_policy
-from harness.train.reference import score
-from harness.train.run import Ingredients, Run
+from harness.train.reference import score_columns
+from harness.train.run import Run
 from harness.train.step import Learner
 
 # Matrices this small are slower on two threads, and far slower on a machine that is busy.
@@ -132,18 +134,23 @@ def some_pairs(count: int, seed: int = 0, prompt: int = 9, answer: int = 12) -> 
 def write_caches(
     folder: Path, pairs: Sequence[TokenPair], reference: Any, split: Split = "train"
 ) -> dict[str, Path]:
-    """Token pairs, reference log-probs and random rewards of a split, as the stages write them."""
-    inputs = {name: folder / name for name in ("tokens", "reference", "margins")}
+    """Token pairs, what the reference gives to them and to others, and random rewards of a split.
+
+    As the stages write them.
+    """
+    inputs = {name: folder / name for name in ("tokens", "reference", "margins", "mismatched")}
     for place in inputs.values():
         place.mkdir(parents=True, exist_ok=True)
     save_pairs(inputs["tokens"] / f"{split}.safetensors", pairs)
-    columns = {
-        "chosen": score(oracle, reference, [(pair.prompt, pair.chosen) for pair in pairs]),
-        "rejected": score(oracle, reference, [(pair.prompt, pair.rejected) for pair in pairs]),
-    }
-    save_ragged(inputs["reference"] / f"{split}.safetensors", **columns)
+    for name, some in (("reference", pairs), ("mismatched", mismatch(pairs))):
+        columns = {}
+        for side in ("chosen", "rejected"):
+            answers = [(pair.prompt, getattr(pair, side)) for pair in some]
+            found = score_columns(oracle, reference, answers, Also(("entropy",)))
+            columns |= {side: found["logprobs"], f"{side}.entropy": found["entropy"]}
+        save_ragged(inputs[name] / f"{split}.safetensors", **columns)
     draw = torch.Generator().manual_seed(len(pairs))
-    rewards = {side: 3 * torch.randn(len(pairs), generator=draw) for side in columns}
+    rewards = {side: 3 * torch.randn(len(pairs), generator=draw) for side in ("chosen", "rejected")}
     save_file(rewards, inputs["margins"] / f"{split}.safetensors")
     return inputs
 
@@ -158,9 +165,16 @@ def make_run(
     settings: Mapping[str, Any] | None = None,
     engine: Engine = padded,
     seed: int = 0,
+    reference: Any = None,
 ) -> Run:
-    learner = Learner(engine, model, method, method.resolve(settings), micro)
-    return Run(learner, pairs, Ingredients.load(method, inputs, "train", where=CPU, seed=seed))
+    """A run on the pairs that the inputs were made of.
+
+    `reference` is the model that made the caches, for methods that need it in memory.
+    """
+    method = method.narrowed(settings)
+    live = frozen(reference) if reference is not None else None
+    learner = Learner(engine, model, method, method.resolve(settings), micro, live)
+    return replace(Run.of(learner, inputs, "train", where=CPU, seed=seed), pairs=pairs)
 
 
 GOOD = ("good", "great", "fine")

@@ -9,23 +9,32 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.budget import Bill, ModelSize, bill
+from harness.budget import SUM_FLOPS, Bill, ModelSize, Tokens, bill
 from harness.data.token_store import load_pairs
 from harness.registry import load_method
 from harness.train.cell import measure, train_cell
+from harness.train.ledger import payer
 from harness.train.reference import score_reference
 
 from .models import ARCHITECTURES, VOCABULARY, World, make_world, tiny
 
 # Not round, so that no two sums are equal by chance.
-SIZE = ModelSize(body=1009, head=211)
-TOKENS = {"tokens": 7001, "answer_tokens": 3001, "data_tokens": 503, "data_answer_tokens": 101}
+SIZE = ModelSize(body=1009, head=211, vocabulary=31)
+STEPS, DATA = Tokens(7001, 3001), Tokens(503, 101)
+OTHER_STEPS, OTHER_DATA = Tokens(6007, 2003), Tokens(401, 97)
 
 
-def found(name: str, *, two_passes: bool = False, lora: bool = False, epochs: int = 3) -> Bill:
+def found(
+    name: str,
+    settings: dict[str, Any] | None = None,
+    *,
+    two_passes: bool = False,
+    lora: bool = False,
+    epochs: int = 3,
+) -> Bill:
     return bill(
-        SIZE, **TOKENS, reads=load_method(name).reads, two_passes=two_passes, lora=lora,
-        reward_epochs=epochs,
+        SIZE, payer(load_method(name).narrowed(settings), epochs), steps=STEPS, data=DATA,
+        lora=lora, two_passes=two_passes, other_steps=OTHER_STEPS, other_data=OTHER_DATA,
     )  # fmt: skip
 
 
@@ -34,24 +43,56 @@ REFERENCE = 2 * (1009 * 503 + 211 * 101)
 
 
 def test_dpo_pays_three_forwards_of_training_and_one_of_the_reference() -> None:
-    assert found("dpo") == Bill(3 * FORWARD, REFERENCE, 0, 7001)
+    assert found("dpo") == Bill(3 * FORWARD, REFERENCE, 0, 0, 0, 7001)
     assert found("dpo").total == 3 * FORWARD + REFERENCE
 
 
 def test_simpo_pays_for_no_reference() -> None:
-    assert found("simpo") == Bill(3 * FORWARD, 0, 0, 7001)
+    assert found("simpo") == Bill(3 * FORWARD, 0, 0, 0, 0, 7001)
 
 
 def test_madpo_pays_for_its_reward_model_too() -> None:
     # Three epochs of forward and backward and one pass for the margins, through the body alone.
     reward = (3 * 6 + 2) * 1009 * 503
-    assert found("madpo") == Bill(3 * FORWARD, REFERENCE, reward, 7001)
+    assert found("madpo") == Bill(3 * FORWARD, REFERENCE, reward, 0, 0, 7001)
     assert found("madpo", epochs=1).reward == 8 * 1009 * 503
 
 
 def test_a_coupled_step_in_two_passes_pays_one_more_forward() -> None:
-    assert found("alphadpo") == Bill(3 * FORWARD, REFERENCE, 0, 7001)
-    assert found("alphadpo", two_passes=True) == Bill(4 * FORWARD, REFERENCE, 0, 7001)
+    assert found("alphadpo") == Bill(3 * FORWARD, REFERENCE, 0, 0, 0, 7001)
+    assert found("alphadpo", two_passes=True) == Bill(4 * FORWARD, REFERENCE, 0, 0, 0, 7001)
+
+
+def test_kto_pays_for_the_answers_to_other_prompts() -> None:
+    other, once = 2 * (1009 * 6007 + 211 * 2003), 2 * (1009 * 401 + 211 * 97)
+    assert found("kto") == Bill(3 * FORWARD, REFERENCE, 0, once, other, 7001)
+    # They carry no gradient: one forward, also where a step is looked at twice.
+    assert found("kto", two_passes=True).extra == other
+    assert found("kto").total == 3 * FORWARD + REFERENCE + once + other
+
+
+def test_tdpo_pays_for_a_reference_that_runs_in_every_step() -> None:
+    sums = SUM_FLOPS * 31 * 3001
+    assert found("tdpo") == Bill(3 * FORWARD, REFERENCE, 0, 0, FORWARD + sums, 7001)
+
+
+def test_tr_dpo_pays_for_its_moving_reference_in_every_step_and_for_no_cache() -> None:
+    assert found("tr_dpo") == Bill(3 * FORWARD, 0, 0, 0, FORWARD, 7001)
+
+
+def test_wpo_pays_for_its_sums_over_the_vocabulary() -> None:
+    assert found("wpo") == Bill(3 * FORWARD, REFERENCE, 0, 0, SUM_FLOPS * 31 * 3001, 7001)
+
+
+def test_one_pass_of_the_reference_gives_log_probs_and_entropies() -> None:
+    entropies = SUM_FLOPS * 31 * 101
+    free, bound = (found("mallowspo", {"reference_free": yes}) for yes in (True, False))
+    assert free == bound == Bill(3 * FORWARD, REFERENCE + entropies, 0, 0, 0, 7001)
+
+
+def test_a_form_that_needs_no_reference_pays_for_none() -> None:
+    assert found("adadpo").reference == REFERENCE
+    assert found("adadpo", {"form": "simpo"}).reference == 0
 
 
 def test_frozen_weights_save_a_third_of_training_and_nothing_else() -> None:
@@ -78,7 +119,8 @@ def test_learned_positions_are_looked_up_too() -> None:
     model = tiny("gpt2, learned positions")
     each = weights(model)
     looked_up = each["transformer.wte.weight"] + each["transformer.wpe.weight"]
-    assert measure(model) == ModelSize(sum(each.values()) - looked_up, VOCABULARY * 32)
+    expected = ModelSize(sum(each.values()) - looked_up, VOCABULARY * 32, VOCABULARY)
+    assert measure(model) == expected
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -108,7 +150,9 @@ CELL = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = make_world(tmp_path_factory.mktemp("world"), pairs=24, held_out=6)
-    score_reference(made.work("reference", {"precision": "fp32", "engine": "padded"}))
+    score_reference(
+        made.work("reference", {"precision": "fp32", "engine": "padded", "entropy": False})
+    )
     folder = made.folder / "margins"
     folder.mkdir()
     for split, count in (("train", 24), ("validation", 6)):

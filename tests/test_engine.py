@@ -18,7 +18,17 @@ from harness.errors import GateError
 from harness.train import head as head_module
 from harness.train.batches import by_length
 from harness.train.device import precision
-from harness.train.engine import ENGINES, Sequences, noise_floor, oracle, padded, pair_logprobs
+from harness.train.engine import (
+    ENGINES,
+    NOTHING,
+    Also,
+    Columns,
+    Sequences,
+    noise_floor,
+    oracle,
+    padded,
+    pair_logprobs,
+)
 from harness.train.gate import LIMITS
 from harness.train.head import Head
 from harness.train.policy import adapt, load_policy, without_dropout
@@ -71,7 +81,7 @@ def assert_same_gradients(one: dict[str, Tensor], other: dict[str, Tensor]) -> N
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_padded_equals_the_oracle_in_values_and_gradients(architecture: str) -> None:
     model, sequences = tiny(architecture), some_sequences()
-    plain, fast = oracle(model, sequences), padded(model, sequences)
+    plain, fast = oracle(model, sequences)["logprobs"], padded(model, sequences)["logprobs"]
     assert distance(plain, fast) <= 1e-5
     assert fast.values.dtype == torch.float32
     assert fast.mask.sum(-1).tolist() == [len(answer) for _, answer in sequences]
@@ -90,7 +100,7 @@ def test_padded_equals_the_oracle_on_a_trained_model(name: str, shared: Path) ->
     )
     sequences = [(rules.prompt_ids(p), rules.response_ids(r)[:-1]) for p, r in texts]
     with torch.no_grad():
-        plain, fast = oracle(model, sequences), padded(model, sequences)
+        plain, fast = oracle(model, sequences)["logprobs"], padded(model, sequences)["logprobs"]
     assert distance(plain, fast) <= 1e-5
     # A trained model finds its own kind of text likely: a shift by one position would not be.
     assert float(plain.mean().mean()) > -2.5
@@ -98,14 +108,17 @@ def test_padded_equals_the_oracle_on_a_trained_model(name: str, shared: Path) ->
 
 @pytest.mark.parametrize("architecture", ["llama, tied", "gpt2, learned positions"])
 def test_adapters_are_in_effect_in_both_engines(architecture: str) -> None:
-    before = oracle(tiny(architecture), some_sequences())
+    before = oracle(tiny(architecture), some_sequences())["logprobs"]
     model = without_dropout(adapt(tiny(architecture), LORA, seed=0))
-    assert distance(oracle(model, some_sequences()), before) == 0.0
+    assert distance(oracle(model, some_sequences())["logprobs"], before) == 0.0
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.1)
-    plain, fast = oracle(model, some_sequences()), padded(model, some_sequences())
+    plain, fast = (
+        oracle(model, some_sequences())["logprobs"],
+        padded(model, some_sequences())["logprobs"],
+    )
     assert distance(plain, before) > 0.01
     assert distance(plain, fast) <= 1e-5
     one, other = gradients(model, plain), gradients(model, fast)
@@ -122,8 +135,8 @@ def test_padding_changes_nothing(architecture: str, longest: int) -> None:
     draw = np.random.default_rng(0)
     companion = (some_ids(draw, longest // 2), some_ids(draw, longest - longest // 2))
     with torch.no_grad():
-        alone = [padded(model, [sequence]).values[0] for sequence in sequences]
-        beside = rows(padded(model, [*sequences, companion]))
+        alone = [padded(model, [sequence])["logprobs"].values[0] for sequence in sequences]
+        beside = rows(padded(model, [*sequences, companion])["logprobs"])
     for one, other in zip(alone, beside, strict=False):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
@@ -133,9 +146,11 @@ def test_order_and_split_of_batches_change_nothing(engine: str) -> None:
     model, sequences, run = tiny(), some_sequences(9), ENGINES[engine]
     shuffled = np.random.default_rng(1).permutation(9)
     with torch.no_grad():
-        whole = rows(run(model, sequences))
-        moved = rows(run(model, [sequences[i] for i in shuffled]))
-        parts = rows(run(model, sequences[:2])) + rows(run(model, sequences[2:]))
+        whole = rows(run(model, sequences)["logprobs"])
+        moved = rows(run(model, [sequences[i] for i in shuffled])["logprobs"])
+        parts = rows(run(model, sequences[:2])["logprobs"]) + rows(
+            run(model, sequences[2:])["logprobs"]
+        )
     for place, row in enumerate(shuffled):
         torch.testing.assert_close(moved[place], whole[row], atol=1e-5, rtol=0)
     for one, other in zip(parts, whole, strict=True):
@@ -147,7 +162,9 @@ def test_a_pass_without_a_gradient_gives_every_row_back_in_its_own_place() -> No
     found = score(padded, model, sequences)
     assert [len(row) for row in found] == [len(answer) for _, answer in sequences]
     for row, sequence in zip(found, sequences, strict=True):
-        np.testing.assert_allclose(row, oracle(model, [sequence]).values[0].detach(), atol=1e-5)
+        np.testing.assert_allclose(
+            row, oracle(model, [sequence])["logprobs"].values[0].detach(), atol=1e-5
+        )
 
 
 def test_batches_hold_every_row_once_and_stay_within_their_tokens() -> None:
@@ -177,10 +194,12 @@ def test_five_tokens_by_hand(engine: str) -> None:
     assert torch.allclose((TABLE * math.log(2)).exp().sum(-1), torch.ones(5))
     model = bigrams(TABLE * math.log(2))
     # p(3 | 2) = 2^-2, p(4 | 3) = 2^-2, p(2 | 4) = 2^-4; p(2 | 1), of the prompt, is nowhere.
-    found = ENGINES[engine](model, [((1, 2), (3, 4, 2))])
+    found = ENGINES[engine](model, [((1, 2), (3, 4, 2))])["logprobs"]
     torch.testing.assert_close(found.values, torch.tensor([[-2.0, -2.0, -4.0]]) * math.log(2))
     # Neighbours in a batch, of other lengths, the answer of one token among them.
-    found = ENGINES[engine](model, [((2,), (4,)), ((0, 0, 1, 2), (3, 4, 2)), ((4,), (0, 2))])
+    found = ENGINES[engine](model, [((2,), (4,)), ((0, 0, 1, 2), (3, 4, 2)), ((4,), (0, 2))])[
+        "logprobs"
+    ]
     expected = torch.tensor([[-1.0, 0.0, 0.0], [-2.0, -2.0, -4.0], [-1.0, -2.0, 0.0]])
     torch.testing.assert_close(found.values * found.mask, expected * math.log(2))
     assert found.mask.tolist() == [[True, False, False], [True] * 3, [True, True, False]]
@@ -190,7 +209,7 @@ def test_five_tokens_by_hand(engine: str) -> None:
 def test_a_model_that_knows_nothing_gives_every_token_the_same_share(engine: str) -> None:
     model = tiny("llama")
     torch.nn.init.zeros_(model.lm_head.weight)
-    found = ENGINES[engine](model, some_sequences())
+    found = ENGINES[engine](model, some_sequences())["logprobs"]
     for row in rows(found):
         torch.testing.assert_close(row, torch.full_like(row, -math.log(VOCABULARY)))
 
@@ -198,10 +217,10 @@ def test_a_model_that_knows_nothing_gives_every_token_the_same_share(engine: str
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_prompt_token_conditions_and_is_never_scored(engine: str) -> None:
     model, run = bigrams(TABLE * math.log(2)), ENGINES[engine]
-    before = run(model, [((1, 2, 3), (4, 0))]).values.detach()
+    before = run(model, [((1, 2, 3), (4, 0))])["logprobs"].values.detach()
     # The model looks one token back: only the last prompt token conditions, and only what is next.
-    assert torch.equal(run(model, [((4, 0, 3), (4, 0))]).values, before)
-    after = run(model, [((1, 2, 1), (4, 0))]).values.detach()
+    assert torch.equal(run(model, [((4, 0, 3), (4, 0))])["logprobs"].values, before)
+    after = run(model, [((1, 2, 1), (4, 0))])["logprobs"].values.detach()
     assert float(after[0, 0]) == pytest.approx(-3 * math.log(2), abs=1e-6)
     assert after[0, 1] == before[0, 1]
 
@@ -246,11 +265,11 @@ def test_the_head_sees_answers_only_and_never_more_than_a_chunk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, sequences = tiny(), [((5,) * 40, (6, 7, 8)), ((9,) * 30, (3, 4, 5, 6)), ((5,), (6,))]
-    whole = padded(model, sequences)
+    whole = padded(model, sequences)["logprobs"]
     expected = gradients(model, whole)
     monkeypatch.setattr(head_module, "CHUNK_LOGITS", 3 * VOCABULARY + 1)
     seen = seen_rows(model)
-    chunked = padded(model, sequences)
+    chunked = padded(model, sequences)["logprobs"]
     assert seen == [3, 3, 2]
     torch.testing.assert_close(chunked.values, whole.values, atol=1e-6, rtol=0)
     assert_same_gradients(gradients(model, chunked), expected)
@@ -262,10 +281,12 @@ def test_a_vocabulary_larger_than_a_chunk_is_projected_row_by_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, sequences = tiny("gemma2, soft caps"), some_sequences(3)
-    whole = padded(model, sequences).values
+    whole = padded(model, sequences)["logprobs"].values
     monkeypatch.setattr(head_module, "CHUNK_LOGITS", VOCABULARY // 2)
     seen = seen_rows(model)
-    torch.testing.assert_close(padded(model, sequences).values, whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        padded(model, sequences)["logprobs"].values, whole, atol=1e-5, rtol=0
+    )
     assert set(seen) == {1}
 
 
@@ -275,7 +296,7 @@ def test_the_sum_over_the_vocabulary_is_in_fp32_under_autocast() -> None:
     linear = torch.nn.Linear(64, 5000, bias=False)
     torch.nn.init.normal_(linear.weight, std=0.3, generator=draw)
     with torch.no_grad(), precision(CPU, "bf16"):
-        found = Head(linear, 5000).logprobs(hidden, targets)
+        found = Head(linear, 5000).columns(hidden, targets)["logprobs"]
         logits = linear(hidden)
         assert logits.dtype == torch.bfloat16
     exact = logits.double().log_softmax(-1).gather(-1, targets[:, None]).squeeze(-1)
@@ -289,10 +310,10 @@ def test_autocast_sees_weights_that_have_moved() -> None:
     # Autocast may keep a bf16 copy of a weight until it ends, and it ends with the training run.
     model, sequences = tiny("llama"), some_sequences()
     with precision(CPU, "bf16"):
-        before = padded(model, sequences).values.detach()
+        before = padded(model, sequences)["logprobs"].values.detach()
         with torch.no_grad():
             model.lm_head.weight.mul_(2.0)
-        after = padded(model, sequences).values.detach()
+        after = padded(model, sequences)["logprobs"].values.detach()
     assert float((after - before).abs().max()) > 0.1
 
 
@@ -307,9 +328,13 @@ def test_autocast_sees_weights_that_have_moved() -> None:
 def test_dropout_is_off(architecture: str, dropout: dict[str, float], lora: Any) -> None:
     sequences = some_sequences()
     model = adapt(tiny(architecture, **dropout).train(), lora, seed=0).train()
-    assert not torch.equal(padded(model, sequences).values, padded(model, sequences).values)
+    assert not torch.equal(
+        padded(model, sequences)["logprobs"].values, padded(model, sequences)["logprobs"].values
+    )
     without_dropout(model)
-    assert torch.equal(padded(model, sequences).values, padded(model, sequences).values)
+    assert torch.equal(
+        padded(model, sequences)["logprobs"].values, padded(model, sequences)["logprobs"].values
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -348,19 +373,19 @@ def test_a_head_that_the_engine_does_not_know_is_refused() -> None:
 
 @pytest.mark.parametrize("side", ["chosen", "rejected"])
 def test_an_engine_that_gives_nan_is_refused_on_either_side(side: str) -> None:
-    def broken(model: Any, sequences: Sequences) -> LogProbs:
-        found = padded(model, sequences)
+    def broken(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
+        found = padded(model, sequences, also)["logprobs"]
         values = found.values.clone()
         values[0 if side == "chosen" else -1, 0] = math.nan
-        return LogProbs(values, found.mask)
+        return {"logprobs": LogProbs(values, found.mask)}
 
     with pytest.raises(GateError, match="nan"):
         noise_floor(broken, tiny(), some_pairs(4), 1.0)
 
 
 def test_an_engine_that_is_off_by_one_position_is_refused() -> None:
-    def late(model: Any, sequences: Sequences) -> LogProbs:
-        return padded(model, [(p[:-1] or p, r) for p, r in sequences])
+    def late(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
+        return padded(model, [(p[:-1] or p, r) for p, r in sequences], also)
 
     with pytest.raises(GateError):
         noise_floor(late, tiny(), some_pairs(4), LIMITS["bf16"]["oracle"])

@@ -220,11 +220,11 @@ def test_the_method_that_contributing_shows_runs_as_it_stands(tmp_path: Path) ->
     source = example_of_contributing()
     ast.parse(source)
     assert len(source.strip().splitlines()) <= 16
-    (tmp_path / "hinge.py").write_text(source)
-    done = harness(tmp_path, "run", "--methods", "dpo,./hinge.py", "--name", "own", *SMOKE)
+    (tmp_path / "savage.py").write_text(source)
+    done = harness(tmp_path, "run", "--methods", "dpo,./savage.py", "--name", "own", *SMOKE)
     assert done.returncode == 0, done.stderr
     board = json.loads((tmp_path / "leaderboards" / "own" / "leaderboard.json").read_text())
-    assert "hinge" in json.dumps(board["tasks"][0]["rows"])
+    assert "savage" in json.dumps(board["tasks"][0]["rows"])
 
 
 def test_a_cell_that_runs_out_of_memory_fails_alone(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ from harness.errors import GateError
 from harness.registry import found, load_method
 from harness.train.cell import digest, train_cell
 from harness.train.device import precision
-from harness.train.engine import Sequences, padded
+from harness.train.engine import NOTHING, Also, Columns, Sequences, padded
 from harness.train.gate import LIMITS, SAMPLE_PAIRS, check_cache, open_gate
 from harness.train.loop import order
+from harness.train.mismatched import score_mismatched
 from harness.train.policy import adapt, without_dropout
 from harness.train.reference import score_reference
 from harness.train.run import Ingredients, Run, validate
@@ -56,9 +57,11 @@ def make(pairs: list[TokenPair], tmp_path: Path) -> Make:
     """A run whose cache was made by a model of the given seed; the policy's is 0."""
 
     def make(which: Method | str, reference: int = 0, **more: Any) -> Run:
-        inputs = write_caches(tmp_path / str(reference), pairs, tiny(seed=reference))
+        model = tiny(seed=reference)
+        inputs = write_caches(tmp_path / str(reference), pairs, model)
         named = load_method(which) if isinstance(which, str) else which
-        return make_run(named, more.pop("model", None) or tiny(), pairs, inputs, **more)
+        policy = more.pop("model", None) or tiny()
+        return make_run(named, policy, pairs, inputs, reference=model, **more)
 
     return make
 
@@ -72,7 +75,7 @@ def test_the_first_loss_of_dpo_is_log_2(engine: str, make: Make) -> None:
     run = make("dpo")
     with precision(CPU, engine):
         if engine == "bf16":  # a cache of the same precision
-            run = _with_cache(run, run.learner.logprobs(run.pairs))
+            run = _with_cache(run, run.learner.see(run.pairs)["policy"])
         found = gate(run, LIMITS[engine])
     tolerance = {"fp32": 1e-5, "bf16": 1e-2}[engine]
     assert found["first_loss"] == pytest.approx(math.log(2), abs=tolerance)
@@ -231,18 +234,18 @@ def test_a_loss_that_is_not_what_its_method_declares_is_refused(
 def test_a_loss_that_is_not_that_of_the_cached_reference_is_refused(make: Make) -> None:
     # Differences within what a token may be off, that a large beta makes much of.
     run = make(method(source="for this test")(relative), settings={"beta": 100.0})
-    moved = run.learner.logprobs(run.pairs).detach()
+    moved = run.learner.see(run.pairs)["policy"].detach()
     sides = (moved.chosen, LogProbs(moved.rejected.values + 9e-4, moved.rejected.mask))
     with pytest.raises(GateError, match="from the cached reference"):
         gate(_with_cache(run, PairLogProbs(*sides)))
 
 
 def test_a_method_without_a_reference_is_still_checked_against_the_oracle(make: Make) -> None:
-    assert set(gate(make("simpo"))) == {"noise_floor"}
+    assert set(gate(make("simpo"))) == {"noise_floor", "first_loss"}
 
-    def doubled(model: Any, sequences: Sequences) -> LogProbs:
-        found = padded(model, sequences)
-        return LogProbs(2 * found.values, found.mask)
+    def doubled(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
+        found = padded(model, sequences, also)["logprobs"]
+        return {"logprobs": LogProbs(2 * found.values, found.mask)}
 
     with pytest.raises(GateError, match="does not honour"):
         gate(make("simpo", engine=doubled))
@@ -258,19 +261,28 @@ def test_the_gate_changes_nothing_of_what_comes_after(make: Make) -> None:
     assert torch.equal(*gradients)
 
 
-def test_what_is_not_finite_is_left_to_the_loop(make: Make) -> None:
+def test_a_loss_that_is_undefined_at_the_reference_is_refused_with_its_file(make: Make) -> None:
     run = make(str(PLANTED / "undefined.py"))
-    exact = _with_cache(run, run.learner.logprobs(run.pairs))
-    found = gate(exact)
-    assert found["expected_loss"] is None
+    exact = _with_cache(run, run.learner.see(run.pairs)["policy"])
+    with pytest.raises(GateError, match=r"'undefined' \(.*undefined.py\): its first loss is nan"):
+        gate(exact)
+
+
+def test_a_loss_that_is_undefined_at_the_exact_reference_alone_may_begin(make: Make) -> None:
+    # Kernels leave rounding between cache and policy; where they do, nothing is 0/0.
+    run = make(str(PLANTED / "undefined.py"))
+    cached = run.learner.see(run.pairs)["policy"]
+    moved = LogProbs(cached.chosen.values - 1e-6, cached.chosen.mask)
+    near = _with_cache(run, PairLogProbs(moved, cached.rejected))
+    assert gate(near)["expected_loss"] is None
 
 
 def test_no_more_pairs_are_in_memory_than_a_micro_batch(make: Make) -> None:
     largest = []
 
-    def watched(model: Any, sequences: Sequences) -> LogProbs:
+    def watched(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
         largest.append(len(sequences))
-        return padded(model, sequences)
+        return padded(model, sequences, also)
 
     run = make("dpo", engine=watched, micro=3)
     whole = make("dpo", micro=100)
@@ -296,25 +308,19 @@ def test_validation_moves_no_state_and_does_not_depend_on_micro_batches(
     name: str, make: Make
 ) -> None:
     which: Any = noisy if name == "noisy" else name
+    first = make(which, reference=1)
+    _, state = first.objective()(0, FIRST, first.start())
     results = []
     for micro in (12, 5, 1):
         run = make(which, reference=1, micro=micro)
-        state = run.start()
-        if state is not None:
-            state = {
-                "mean": torch.tensor(0.1),
-                "std": torch.tensor(0.2),
-                "steps": torch.tensor(3.0),
-            }
-            state = {key: value.double() for key, value in state.items()}
         before = digest(state)
         weights = run.learner.model.lm_head.weight.detach().clone()
         results.append(validate(run, state))
         assert digest(state) == before
         assert run.learner.model.lm_head.weight.grad is None
         assert torch.equal(run.learner.model.lm_head.weight.detach(), weights)
-    assert results[0]["loss"] == pytest.approx(results[1]["loss"], abs=1e-5)
-    assert results[0]["loss"] == pytest.approx(results[2]["loss"], abs=1e-5)
+    assert results[0]["loss"] == pytest.approx(results[1]["loss"], abs=1e-5, rel=1e-5)
+    assert results[0]["loss"] == pytest.approx(results[2]["loss"], abs=1e-5, rel=1e-5)
     assert results[0]["pairs"] == PAIRS
     assert results[0]["not_finite"] == 0
     assert results[0]["chosen_likelier"] == results[2]["chosen_likelier"]
@@ -332,7 +338,7 @@ def test_validation_reads_the_state_that_it_does_not_move(make: Make) -> None:
 def test_validation_counts_how_often_the_chosen_answer_is_likelier(make: Make) -> None:
     run = make("simpo")
     with torch.no_grad():
-        both = run.logprobs(range(PAIRS))
+        both = run.see(range(PAIRS))["policy"]
     right = (both.chosen.total() > both.rejected.total()).tolist()
     assert 0 < sum(right) < PAIRS
     assert validate(run, None)["chosen_likelier"] == sum(right) / PAIRS
@@ -351,7 +357,7 @@ def endless(policy: PairLogProbs, *, limit: float = -20.0) -> Tensor:
 def test_validation_counts_losses_that_are_not_finite(make: Make) -> None:
     run = make(endless)
     with torch.no_grad():
-        totals = run.logprobs(range(PAIRS)).chosen.total()
+        totals = run.see(range(PAIRS))["policy"].chosen.total()
     bad = int((totals <= -20).sum())
     assert 0 < bad < PAIRS
     seen = validate(run, None)
@@ -391,7 +397,9 @@ def test_a_method_that_reads_nothing_opens_nothing(pairs: list[TokenPair], tmp_p
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = make_world(tmp_path_factory.mktemp("world"))
-    score_reference(made.work("reference", {"precision": "fp32", "engine": "padded"}))
+    numbers = {"precision": "fp32", "engine": "padded"}
+    score_reference(made.work("reference", {**numbers, "entropy": True}))
+    score_mismatched(made.work("mismatched", numbers))
     return made
 
 
@@ -410,7 +418,9 @@ def models_alive() -> int:
     )
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name", ["dpo", "simpo", "madpo", "gammapo", "kto", "wpo", "mallowspo", "tdpo", "tr_dpo"]
+)
 def test_no_second_model_is_in_memory_while_a_method_trains(name: str, world: World) -> None:
     if "margin" in load_method(name).reads:
         folder = world.folder / "margins"
@@ -428,7 +438,8 @@ def test_no_second_model_is_in_memory_while_a_method_trains(name: str, world: Wo
 
     work = world.work(f"cell-{name}", {**CELL, "method": name})
     train_cell(replace(work, report=look))
-    assert alive == [1]
+    # A loss that needs the reference's logits, or moves its weights, has it in memory too.
+    assert alive == [2 if name in ("tdpo", "tr_dpo") else 1]
 
 
 def test_a_cell_that_fails_the_gate_leaves_no_policy(world: World, tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ def test_a_completion_carries_the_sum_of_its_log_probs(policy: tuple[Any, TokenR
     found = draw(policy, TEXTS, samples=5)
     for completion, total in zip(found, totals(model, found, "padded"), strict=True):
         with torch.no_grad():
-            plain = oracle(model, [(completion.prompt_ids, completion.ids)])
+            plain = oracle(model, [(completion.prompt_ids, completion.ids)])["logprobs"]
         assert total == pytest.approx(float(plain.total()), abs=1e-4)
         assert int(plain.length) == len(completion.ids)
 
@@ -408,7 +408,10 @@ def test_a_trained_policy_or_adapter_writes_and_is_scored(world: World, trained:
     for completion in found[::7]:
         sequence = [(completion.prompt_ids, completion.ids)]
         with torch.no_grad():
-            mine, theirs = oracle(model.eval(), sequence), oracle(reference.eval(), sequence)
+            mine, theirs = (
+                oracle(model.eval(), sequence)["logprobs"],
+                oracle(reference.eval(), sequence)["logprobs"],
+            )
         assert completion.logprob == pytest.approx(float(mine.total()), abs=1e-4)
         assert completion.reference_logprob == pytest.approx(float(theirs.total()), abs=1e-4)
 

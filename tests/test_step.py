@@ -11,12 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from harness.contracts.logprobs import LogProbs, PairLogProbs
+from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, State, method
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
 from harness.registry import found, load_method
-from harness.train.engine import Sequences, oracle, padded, pair_logprobs
+from harness.train.engine import (
+    NOTHING,
+    Also,
+    Columns,
+    Sequences,
+    oracle,
+    padded,
+    pair_columns,
+    pair_logprobs,
+)
 from harness.train.loop import Optimisation, fit, order
 from harness.train.policy import adapt, without_dropout
 from harness.train.run import Run
@@ -120,7 +129,10 @@ def trained(
     """Parameters, state and losses after three steps."""
     which, settings = find(name)
     model = policy(lora)
-    run = make_run(which, model, pairs, inputs, micro=micro, settings=settings, engine=engine)
+    run = make_run(
+        which, model, pairs, inputs, micro=micro, settings=settings, engine=engine,
+        reference=tiny(seed=1),
+    )  # fmt: skip
     state, history = fit(
         model, order(PAIRS, 1, PER_STEP, seed=0), run.objective(), ADAM, scratch=scratch,
         checkpoint_steps=100, report=lambda *_: None, state=run.start(),
@@ -148,10 +160,10 @@ def test_the_split_into_micro_batches_changes_no_parameter(
             name, pairs, inputs, tmp_path / str(micro), micro=micro, lora=lora
         )
         assert apart(whole, parts) <= 1e-6
-        assert curve == pytest.approx(losses, abs=1e-5)
-        assert {k: float(v) for k, v in (after or {}).items()} == pytest.approx(
-            {k: float(v) for k, v in (state or {}).items()}, abs=1e-5
-        )
+        assert curve == pytest.approx(losses, abs=1e-5, rel=1e-5)
+        assert (after or {}).keys() == (state or {}).keys()
+        for key, value in (state or {}).items():
+            torch.testing.assert_close((after or {})[key], value, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["alphadpo", "standardised", "flipped", "remembers"])
@@ -188,24 +200,29 @@ def test_the_gradient_is_that_of_the_plain_mean_loss(
     name: str, micro: int, lora: bool, pairs: list[TokenPair], inputs: Mapping[str, Path]
 ) -> None:
     which, settings = find(name)
-    run = make_run(which, policy(lora), pairs, inputs, micro=micro, settings=settings)
+    run = make_run(
+        which, policy(lora), pairs, inputs, micro=micro, settings=settings, reference=tiny(seed=1)
+    )
     rows = [3, 0, 11, 7, 20]
     mine, loss = gradient(run, rows, run.start())
     # By hand: all of it in one graph, the oracle's log-probs, no cotangents.
     model = run.learner.model
-    given = run.ingredients.rows(rows, step=0)
-    if "state" in which.reads:
+    given = run.given(rows, step=0)
+    if "state" in run.method.reads:
         given["state"] = run.start()
-    straight = pair_logprobs(oracle, model, [pairs[row] for row in rows])
-    losses = which.losses(settings, policy=straight, **given)
+    names = tuple(name for name in ("confidence", "divergence") if name in run.method.reads)
+    seen = pair_columns(
+        oracle, model, [pairs[row] for row in rows], Also(names, run.learner.reference)
+    )
+    losses = which.losses(settings, policy=seen.pop("logprobs"), **seen, **given)
     losses = losses[0] if isinstance(losses, tuple) else losses
     model.zero_grad()
     torch.autograd.backward(losses.mean())
-    assert loss == pytest.approx(float(losses.detach().mean()), abs=1e-5)
+    assert loss == pytest.approx(float(losses.detach().mean()), abs=1e-5, rel=1e-5)
     plain = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
     assert mine.keys() == plain.keys()
     scale = max(float(g.abs().max()) for g in plain.values())
-    assert scale > 1e-3
+    assert scale > 1e-4
     assert apart(mine, plain) <= 1e-5 * max(1.0, scale)
 
 
@@ -243,12 +260,12 @@ def test_no_pair_is_lost_when_the_last_micro_batch_is_smaller(
     assert result.losses.shape == (8,)
     assert not result.losses.requires_grad
     with torch.no_grad():
-        each = [float(run.losses([row], run.logprobs([row]), None)) for row in range(8)]
+        each = [float(run.losses([row], run.see([row]), None)) for row in range(8)]
     assert result.losses.tolist() == pytest.approx(each, abs=1e-5)
     together = pair_logprobs(oracle, run.learner.model, pairs[:8])
-    assert torch.equal(result.policy.chosen.mask, together.chosen.mask)
-    assert torch.equal(result.policy.rejected.length, together.rejected.length)
-    torch.testing.assert_close(result.policy.chosen.total(), together.chosen.total())
+    assert torch.equal(result.seen["policy"].chosen.mask, together.chosen.mask)
+    assert torch.equal(result.seen["policy"].rejected.length, together.rejected.length)
+    torch.testing.assert_close(result.seen["policy"].chosen.total(), together.chosen.total())
 
 
 @pytest.mark.parametrize(("name", "forwards"), [("dpo", 3), ("alphadpo", 6)])
@@ -257,9 +274,9 @@ def test_no_more_than_a_micro_batch_has_a_graph(
 ) -> None:
     calls: list[tuple[int, bool]] = []
 
-    def watched(model: Any, sequences: Sequences) -> LogProbs:
+    def watched(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
         calls.append((len(sequences), torch.is_grad_enabled()))
-        return padded(model, sequences)
+        return padded(model, sequences, also)
 
     run = make_run(load_method(name), tiny(), pairs, inputs, micro=3, engine=watched)
     run.objective()(0, list(range(8)), run.start())
@@ -272,7 +289,7 @@ def test_joined_log_probs_are_those_of_one_batch() -> None:
     model, pairs = tiny(), some_pairs(5, answer=14)
     with torch.no_grad():
         whole = pair_logprobs(padded, model, pairs)
-        parts = join([pair_logprobs(padded, model, [pair]) for pair in pairs])
+        parts = join([{"it": pair_logprobs(padded, model, [pair])} for pair in pairs])["it"]
     for one, other in ((whole.chosen, parts.chosen), (whole.rejected, parts.rejected)):
         assert torch.equal(one.mask, other.mask)
         torch.testing.assert_close(one.values, other.values, atol=1e-5, rtol=0)

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.budget import Budget, ModelSize
+from harness.budget import Budget, ModelSize, Payer
+from harness.data.tokens import TokenPair
 from harness.errors import DivergedError, GateError, RequestError
 from harness.judge.choose import choose
 from harness.pipeline.trials import Trial, edges, trials
 from harness.registry import load_method
 from harness.store.stage import Work
-from harness.train.ledger import Ledger, Payer
+from harness.train.ledger import Ledger
 from harness.train.loop import order
 
 from .test_pipeline import count, keys, lay_out
@@ -139,9 +140,11 @@ def test_where_every_trial_diverged_so_did_the_row(tmp_path: Path) -> None:
 
 def ledger(equal_to: Payer | None, epochs: int = 1, micro: int = 8) -> Ledger:
     rng = np.random.default_rng(0)
-    answers = rng.integers(10, 40, size=96).tolist()
-    both = [n + 20 for n in answers]
-    return Ledger(both, answers, SIZE, False, micro, 8, epochs, 3, equal_to)
+    pairs = [
+        TokenPair(f"{row}", (row,) * 10, (1,) * 8, (2,) * int(n - 8))
+        for row, n in enumerate(rng.integers(10, 40, size=96))
+    ]
+    return Ledger(pairs, SIZE, False, micro, 8, epochs, 3, equal_to)
 
 
 PLAIN = Payer(("policy",), False, 0)

@@ -145,11 +145,19 @@ class Layout:
         """What moves a log-prob beside the model and the ids."""
         return {"precision": self.experiment.budget.precision, "engine": self.experiment.engine}
 
-    @cached_property
-    def _reference(self) -> Stage:
+    def _reference_pass(self, *, entropy: bool) -> Stage:
+        what = "log-probs and entropies" if entropy else "log-probs"
         return Stage(
-            "reference", f"reference log-probs, {self.board.name}",
-            "harness.train.reference:score_reference", self._numbers,
+            "reference", f"reference {what}, {self.board.name}",
+            "harness.train.reference:score_reference", {**self._numbers, "entropy": entropy},
+            {"tokens": self._tokens, "policy": self._policy},
+        )  # fmt: skip
+
+    @cached_property
+    def _mismatched(self) -> Stage:
+        return Stage(
+            "mismatched", f"reference log-probs of other answers, {self.board.name}",
+            "harness.train.mismatched:score_mismatched", self._numbers,
             {"tokens": self._tokens, "policy": self._policy},
         )  # fmt: skip
 
@@ -230,13 +238,18 @@ class Layout:
             settings["equal_to"] = {
                 "reads": list(self.reference.reads), "whole_step": self.reference.whole_step,
                 "reward_epochs": b.reward_model.epochs,
+                "moving_reference": self.reference.moving_reference is not None,
             }  # fmt: skip
         inputs = {"tokens": self._tokens, "policy": self._policy}
         if choice is not None:
             inputs["choice"] = choice
-        if "reference" in row.method.reads:
-            inputs["reference"] = self._reference
-        if {"margin", "rewards"} & set(row.method.reads):
+        reads = set(row.method.reads)
+        moving = row.method.moving_reference is not None
+        if "entropy" in reads or ("reference" in reads and not moving):
+            inputs["reference"] = self._reference_pass(entropy="entropy" in reads)
+        if "mismatched" in reads:
+            inputs["mismatched"] = self._mismatched
+        if {"margin", "rewards"} & reads:
             inputs["margins"] = self._margins
             settings["reward_epochs"] = b.reward_model.epochs
         plugins = tuple(source_files(row.path, "methods"))

@@ -111,7 +111,7 @@ def _check_model(model: str | None, boards: Sequence[Board]) -> None:
 def _rows(choices: Sequence[Choice]) -> list[Row]:
     rows = []
     for choice in choices:
-        method = load_method(choice.name)
+        method = load_method(choice.name).narrowed(choice.settings)
         settings = method.resolve(choice.settings)
         changed = {k: v for k, v in settings.items() if v != method.defaults[k]}
         label = " ".join(f"{k}={v}" for k, v in sorted(changed.items()))

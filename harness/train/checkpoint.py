@@ -48,6 +48,7 @@ def save(
     at: Position,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
+    beside: Mapping[str, Tensor],
 ) -> None:
     """Write aside, rename, then remove the older one: there is always a whole checkpoint."""
     previous, folder, aside = _latest(scratch), scratch / f"step-{at.step}", scratch / "writing"
@@ -58,6 +59,7 @@ def save(
         moments = optimizer.state.get(parameter, {})
         tensors |= {f"adam.{key}.{name}": value for key, value in moments.items()}
     tensors |= {f"state.{name}": value for name, value in (at.state or {}).items()}
+    tensors |= {f"beside.{name}": tensor.detach() for name, tensor in beside.items()}
     tensors["rng"] = torch.get_rng_state()
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(tensors, aside / "tensors.safetensors")
@@ -69,9 +71,16 @@ def save(
 
 
 def load(
-    scratch: Path, parameters: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    scratch: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    beside: Mapping[str, Tensor],
 ) -> Position | None:
-    """Put the last checkpoint into weights, optimizer and random state; None if there is none."""
+    """Put the last checkpoint into weights, optimizer, what is beside them, and random state.
+
+    Returns:
+        where the run stands; None if there is no checkpoint.
+    """
     folder = _latest(scratch)
     if folder is None:
         return None
@@ -88,6 +97,8 @@ def load(
             }
             if moments:
                 optimizer.state[parameter] = moments
+        for name, tensor in beside.items():
+            tensor.copy_(tensors[f"beside.{name}"])
     torch.set_rng_state(tensors["rng"])
     state = {n.removeprefix("state."): t for n, t in tensors.items() if n.startswith("state.")}
     return Position(

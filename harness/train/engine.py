@@ -1,15 +1,17 @@
-"""Log-prob engines: from a model and token ids to per-token log-probs of the responses."""
+"""Engines: from a model and token ids to per-token log-probs of the responses, and more."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from harness.contracts.logprobs import LogProbs, PairLogProbs
+from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens
 from harness.data.tokens import Ids, TokenPair
 from harness.errors import GateError
 from harness.train.head import Head
@@ -17,50 +19,105 @@ from harness.train.head import Head
 Sequences: TypeAlias = Sequence[tuple[Ids, Ids]]
 """Prompt ids and response ids of each sequence."""
 
-Engine: TypeAlias = Callable[[Any, Sequences], LogProbs]
-"""(causal model, sequences) to the log-probs of the response tokens, [sequences, tokens]."""
+
+@dataclass(frozen=True)
+class Also:
+    """What is wanted of every response token beside its log-prob.
+
+    Attributes:
+        names: any of `confidence`, `entropy`, `divergence`; see `contracts.method.READS`.
+        reference: the model that `divergence` is measured from.
+    """
+
+    names: tuple[str, ...] = ()
+    reference: Any | None = None
 
 
-def oracle(model: Any, sequences: Sequences) -> LogProbs:
+NOTHING = Also()
+
+Columns: TypeAlias = Mapping[str, LogProbs]
+"""`logprobs` and what was also wanted, by name; each [sequences, tokens] under one mask."""
+
+Engine: TypeAlias = Callable[[Any, Sequences, Also], Columns]
+"""(causal model, sequences, what else) to numbers of the response tokens."""
+
+
+def oracle(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
     """One sequence at a time, the model's own logits, fp32: slow, plain, and right by reading."""
-    rows = []
+    found: dict[str, list[Tensor]] = {name: [] for name in ("logprobs", *also.names)}
     for prompt, response in sequences:
         ids = torch.tensor([*prompt, *response], device=model.device)
-        logits = model(input_ids=ids[None]).logits[0, :-1].float()
-        logprobs = logits.log_softmax(-1).gather(-1, ids[1:, None]).squeeze(-1)
-        rows.append(logprobs[len(prompt) - 1 :])
-    return _pad(rows)
+        logp = _log_softmax(model, ids)
+        p = logp.exp()
+        rows = {"logprobs": logp.gather(-1, ids[1:, None]).squeeze(-1)}
+        if "confidence" in also.names:
+            rows["confidence"] = (p**2).sum(-1).log().detach()
+        if "entropy" in also.names:
+            rows["entropy"] = -(p * logp).sum(-1).detach() / math.log(logp.shape[-1])
+        if "divergence" in also.names:
+            with torch.no_grad():
+                log_reference = _log_softmax(also.reference, ids)
+            rows["divergence"] = (log_reference.exp() * (log_reference - logp)).sum(-1)
+        for name, row in rows.items():
+            found[name].append(row[len(prompt) - 1 :])
+    return {name: _pad(rows) for name, rows in found.items()}
 
 
-def padded(model: Any, sequences: Sequences) -> LogProbs:
+def _log_softmax(model: Any, ids: Tensor) -> Tensor:
+    logits: Tensor = model(input_ids=ids[None]).logits[0, :-1]
+    return logits.float().log_softmax(-1)
+
+
+def padded(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
     """All sequences in one right-padded batch; the head sees response positions only."""
+    lengths = [len(response) for _, response in sequences]
+    targets = torch.tensor([token for _, response in sequences for token in response])
+    reference = None
+    if "divergence" in also.names:
+        with torch.no_grad():
+            reference = Head.of(also.reference), _states(also.reference, sequences)
+    found = Head.of(model).columns(
+        _states(model, sequences), targets.to(model.device), also.names, reference
+    )
+    return {name: _pad(torch.split(numbers, lengths)) for name, numbers in found.items()}
+
+
+def _states(model: Any, sequences: Sequences) -> Tensor:
+    """The hidden states that predict the response tokens, [all of them, width]."""
     device = model.device
     # The last token predicts nothing that is scored, so it is never fed.
     rows = [torch.tensor([*prompt, *response[:-1]]) for prompt, response in sequences]
     ids = pad_sequence(rows, batch_first=True).to(device)
     attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
     positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
-    hidden = backbone(model)(
+    hidden: Tensor = backbone(model)(
         input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
     ).last_hidden_state
-    lengths = [len(response) for _, response in sequences]
-    row = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths)).to(device)
-    column = torch.cat([torch.arange(len(p) - 1, len(p) - 1 + len(r)) for p, r in sequences]).to(
-        device
-    )
-    targets = torch.tensor([token for _, response in sequences for token in response])
-    logprobs = Head.of(model).logprobs(hidden[row, column], targets.to(device))
-    return _pad(torch.split(logprobs, lengths))
+    lengths = torch.tensor([len(response) for _, response in sequences])
+    row = torch.repeat_interleave(torch.arange(len(rows)), lengths)
+    column = torch.cat([torch.arange(len(p) - 1, len(p) - 1 + len(r)) for p, r in sequences])
+    return hidden[row.to(device), column.to(device)]
 
 
 ENGINES: Mapping[str, Engine] = {"oracle": oracle, "padded": padded}
 
 
+def pair_columns(
+    engine: Engine, model: Any, pairs: Sequence[TokenPair], also: Also = NOTHING
+) -> dict[str, PairTokens]:
+    """`logprobs` and what was also wanted of both answers of every pair, from one engine call."""
+    chosen = [(pair.prompt, pair.chosen) for pair in pairs]
+    found = engine(model, chosen + [(pair.prompt, pair.rejected) for pair in pairs], also)
+    sides = slice(0, len(pairs)), slice(len(pairs), None)
+    return {
+        name: PairTokens(_side(both, sides[0]), _side(both, sides[1]))
+        for name, both in found.items()
+    }
+
+
 def pair_logprobs(engine: Engine, model: Any, pairs: Sequence[TokenPair]) -> PairLogProbs:
     """Log-probs of both answers of every pair, from one call of the engine."""
-    chosen = [(pair.prompt, pair.chosen) for pair in pairs]
-    both = engine(model, chosen + [(pair.prompt, pair.rejected) for pair in pairs])
-    return PairLogProbs(_side(both, slice(0, len(pairs))), _side(both, slice(len(pairs), None)))
+    return pair_columns(engine, model, pairs)["logprobs"]
 
 
 def backbone(model: Any) -> Any:

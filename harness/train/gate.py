@@ -12,6 +12,7 @@ import torch
 from harness.contracts.logprobs import LogProbs, PairLogProbs
 from harness.errors import GateError
 from harness.train.engine import largest_difference, noise_floor
+from harness.train.evaluate import complaint
 from harness.train.run import Run
 
 SAMPLE_PAIRS = 32
@@ -47,17 +48,24 @@ def open_gate(
         "noise_floor": noise_floor(learner.engine, learner.model, few, limits["oracle"])
     }
     _check_coupling(run, first)
+    with torch.no_grad():
+        seen = run.see(first)
+        loss = float(run.losses(first, seen, run.start()).mean())
+    found["first_loss"] = loss
+    if not math.isfinite(loss):
+        rule = f"its first loss is {loss}: it must be finite where the policy is the reference"
+        raise GateError(complaint(run.method, rule))
     if cache is None:
         return found
     where = run.ingredients.where
     with torch.no_grad():
         # Nothing is trained yet, so the policy in memory is the reference policy.
-        fresh, cached = run.logprobs(sample), cache.rows(sample, where)
+        fresh, cached = run.see(sample)["policy"], cache.rows(sample, where)
         found["reference"] = check_cache(fresh, cached, limits["cache"])
         found["margin_noise"] = _margin_noise(fresh, cached, limits["margin"])
-        loss = float(run.losses(first, run.logprobs(first), run.start()).mean())
-        expected = float(run.losses(first, cache.rows(first, where), run.start()).mean())
-    found |= {"first_loss": loss, "expected_loss": expected}
+        by_cache = {**seen, "policy": cache.rows(first, where)}
+        expected = float(run.losses(first, by_cache, run.start()).mean())
+    found["expected_loss"] = expected
     _check_loss(loss, expected, "from the cached reference", limits["loss"])
     declared = run.method.narrowed(learner.settings).at_reference
     if isinstance(declared, float | int):
@@ -75,22 +83,26 @@ def _check_coupling(run: Run, first: Sequence[int]) -> None:
         return
     half = len(first) // 2
     with torch.no_grad():
-        policy = run.logprobs(first)
+        seen = run.see(first)
+        policy = seen["policy"]
         # The policy moves no step yet, so a spread is put in: equal pairs would hide a coupling.
         spread = torch.arange(len(first), device=policy.chosen.values.device) / len(first)
         chosen = LogProbs(policy.chosen.values - spread[:, None], policy.chosen.mask)
-        rejected = policy.rejected
-        whole = run.losses(first, PairLogProbs(chosen, rejected), None)
-        part = PairLogProbs(
-            LogProbs(chosen.values[:half], chosen.mask[:half]),
-            LogProbs(rejected.values[:half], rejected.mask[:half]),
-        )
+        seen["policy"] = PairLogProbs(chosen, policy.rejected)
+        whole = run.losses(first, seen, None)
+        part = {
+            name: PairLogProbs(*(
+                LogProbs(s.values[:half], s.mask[:half]) for s in (pair.chosen, pair.rejected)
+            ))
+            for name, pair in seen.items()
+        }  # fmt: skip
         alone = run.losses(first[:half], part, None)
     if not torch.allclose(whole[:half], alone, rtol=1e-4, atol=1e-5, equal_nan=True):
-        raise GateError(
-            f"method '{run.method.name}': a pair's loss depends on the step's other pairs, and the "
-            "method does not say so: add coupled=True to its decorator"
+        rule = (
+            "a pair's loss depends on the step's other pairs, and the method does not say so: add "
+            "coupled=True to its decorator"
         )
+        raise GateError(complaint(run.method, rule))
 
 
 def check_cache(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> float:
@@ -123,10 +135,8 @@ def _margin_noise(fresh: PairLogProbs, cached: PairLogProbs, limit: float) -> fl
 
 
 def _check_loss(loss: float, wanted: float, why: str, limit: float) -> None:
-    # A loss that is not finite is the loop's business: it ends the run as diverged.
-    if not (math.isfinite(loss) and math.isfinite(wanted)):
-        return
-    if abs(loss - wanted) > limit * (1 + abs(wanted)):
+    # What is 0/0 at the reference to the bit is finite beside it: the loss itself was looked at.
+    if math.isfinite(wanted) and abs(loss - wanted) > limit * (1 + abs(wanted)):
         raise GateError(
             f"the first loss is {loss:.6g} but must be {wanted:.6g} ({why}): before the first step "
             "policy and reference have to be the same model"

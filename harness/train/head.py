@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,22 +40,72 @@ class Head:
         cap = getattr(config, "final_logit_softcapping", None)
         return cls(linear, int(linear.weight.shape[0]), float(scale), cap)
 
-    def logprobs(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Log-probs of the targets in nats, fp32.
+    def columns(
+        self,
+        hidden: Tensor,
+        targets: Tensor,
+        also: Sequence[str] = (),
+        reference: tuple[Head, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Numbers of every token [tokens], fp32: `logprobs` of the targets in nats, and `also`.
 
         Args:
             hidden: [tokens, width], the states that predict the targets.
             targets: [tokens], ids.
+            also: any of `confidence`, `entropy`, `divergence`; see `contracts.method.READS`.
+            reference: head and states of the reference policy, for `divergence`.
         """
+        states = [hidden] if reference is None else [hidden, reference[1]]
         size = max(1, CHUNK_LOGITS // self.vocabulary)
-        if len(targets) <= size:
-            return self._chunk(hidden, targets)
-        parts = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-        return torch.cat([checkpoint(self._chunk, *part, use_reentrant=False) for part in parts])
 
-    def _chunk(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        def chunk(targets: Tensor, *states: Tensor) -> Tensor:
+            against = reference[0].logits(states[1]) if reference else None
+            return _numbers(self.logits(states[0]), targets, also, against)
+
+        parts = list(zip(*(torch.split(x, size) for x in (targets, *states)), strict=True))
+        if len(parts) == 1:
+            rows = chunk(*parts[0])
+        else:
+            rows = torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in parts], 1)
+        # Rows of one stack share a graph; what carries no gradient must not lead into it.
+        named = zip(("logprobs", *also), rows, strict=True)
+        return {name: row.detach() if name in _OF_LOGITS else row for name, row in named}
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits in fp32, [tokens, vocabulary]."""
         # The sum over the vocabulary is in fp32: in bf16 it is off by tenths of a nat per answer.
         logits = self.project(hidden).float() * self.scale
         if self.soft_cap is not None:
             logits = torch.tanh(logits / self.soft_cap) * self.soft_cap
-        return logits.gather(-1, targets[:, None]).squeeze(-1) - logits.logsumexp(-1)
+        return logits
+
+
+def _numbers(
+    logits: Tensor, targets: Tensor, also: Sequence[str], reference: Tensor | None
+) -> Tensor:
+    """One row per number, [1 + also, tokens]."""
+    whole = logits.logsumexp(-1)
+    rows = [logits.gather(-1, targets[:, None]).squeeze(-1) - whole]
+    for name in also:
+        if name == "divergence":
+            assert reference is not None
+            log_p, log_q = reference.detach().log_softmax(-1), logits - whole[:, None]
+            rows.append((log_p.exp() * (log_p - log_q)).sum(-1))
+        else:
+            rows.append(_OF_LOGITS[name](logits.detach()))
+    return torch.stack(rows)
+
+
+def _confidence(logits: Tensor) -> Tensor:
+    return (2 * logits).logsumexp(-1) - 2 * logits.logsumexp(-1)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    nats: Tensor = torch.special.entr(logits.softmax(-1)).sum(-1)
+    return nats / math.log(logits.shape[-1])
+
+
+_OF_LOGITS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "confidence": _confidence,
+    "entropy": _entropy,
+}

@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from harness.budget import Bill, ModelSize, bill
+from harness.budget import Bill, ModelSize, Payer, Tokens, bill
+from harness.contracts.method import Method
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
 from harness.train.loop import order
-
-
-@dataclass(frozen=True)
-class Payer:
-    """What of a method costs something beside its own passes.
-
-    Attributes:
-        whole_step: a step in several micro-batches runs forward twice.
-        reward_epochs: passes that its reward model was trained for; 0 without one.
-    """
-
-    reads: Sequence[str]
-    whole_step: bool
-    reward_epochs: int
+from harness.train.mismatched import mismatch
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Tokens of every pair, and what they cost on this model.
+    """The training pairs, and what they cost on this model.
 
     Attributes:
-        both: tokens of prompt and answer, of both sides, by pair.
-        answers: the answers' share of them.
         equal_to: the payer whose bill for equal data is everybody's limit; None: equal data.
     """
 
-    both: Sequence[int]
-    answers: Sequence[int]
+    pairs: Sequence[TokenPair]
     size: ModelSize
     lora: bool
     micro_pairs: int
@@ -49,28 +35,33 @@ class Ledger:
     @classmethod
     def of(cls, pairs: Sequence[TokenPair], size: ModelSize, s: Mapping[str, Any]) -> Ledger:
         """From token pairs and the settings of a training stage."""
-        answers = [len(pair.chosen) + len(pair.rejected) for pair in pairs]
-        both = [2 * len(pair.prompt) + n for pair, n in zip(pairs, answers, strict=True)]
         equal = s.get("equal_to")
         return cls(
-            both, answers, size, s["lora"] is not None, s["micro_pairs"], s["pairs_per_step"],
-            s["epochs"], s["seed"],
-            Payer(equal["reads"], equal["whole_step"], equal["reward_epochs"]) if equal else None,
+            pairs, size, s["lora"] is not None, s["micro_pairs"], s["pairs_per_step"],
+            s["epochs"], s["seed"], Payer(**equal) if equal else None,
         )  # fmt: skip
+
+    @cached_property
+    def _own(self) -> list[Tokens]:
+        return [_tokens(pair) for pair in self.pairs]
+
+    @cached_property
+    def _others(self) -> list[Tokens]:
+        return [_tokens(pair) for pair in mismatch(self.pairs)]
 
     def bill(self, payer: Payer, steps: Sequence[Sequence[int]]) -> Bill:
         """What these steps cost a method that pays alone for all that it reads."""
         rows = [row for step in steps for row in step]
+        others = self._others if "mismatched" in payer.reads else []
         return bill(
             self.size,
-            tokens=sum(self.both[row] for row in rows),
-            answer_tokens=sum(self.answers[row] for row in rows),
-            data_tokens=sum(self.both),
-            data_answer_tokens=sum(self.answers),
-            reads=tuple(payer.reads),
-            two_passes=payer.whole_step and self.micro_pairs < self.pairs_per_step,
+            payer,
+            steps=_sum(self._own[row] for row in rows),
+            data=_sum(self._own),
             lora=self.lora,
-            reward_epochs=payer.reward_epochs,
+            two_passes=payer.whole_step and self.micro_pairs < self.pairs_per_step,
+            other_steps=_sum(others[row] for row in rows if others),
+            other_data=_sum(others),
         )
 
     def steps(self, payer: Payer) -> list[list[int]]:
@@ -102,4 +93,20 @@ class Ledger:
         return steps[:few]
 
     def _order(self, epochs: int) -> list[list[int]]:
-        return order(len(self.both), epochs, self.pairs_per_step, self.seed)
+        return order(len(self.pairs), epochs, self.pairs_per_step, self.seed)
+
+
+def payer(method: Method, reward_epochs: int) -> Payer:
+    """What a method costs beside its own passes, at the settings that it was narrowed to."""
+    moving = method.moving_reference is not None
+    return Payer(method.reads, method.whole_step, reward_epochs, moving)
+
+
+def _tokens(pair: TokenPair) -> Tokens:
+    answers = len(pair.chosen) + len(pair.rejected)
+    return Tokens(2 * len(pair.prompt) + answers, answers)
+
+
+def _sum(tokens: Iterable[Tokens]) -> Tokens:
+    found = list(tokens)
+    return Tokens(sum(t.both for t in found), sum(t.answers for t in found))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,17 @@ from harness.train.checkpoint import History, Position, load, save
 
 Objective: TypeAlias = Callable[[int, Sequence[int], State | None], tuple[float, State | None]]
 """(step, data rows, state) to (mean loss, next state); leaves the gradient in the parameters."""
+
+
+class Companion(Protocol):
+    """Something beside the model that moves with it and belongs into checkpoints."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """What is saved, and filled again in place."""
+
+    def after(self, step: int) -> None:
+        """Called when a step, counted from 0, has been made."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +94,13 @@ def fit(
     checkpoint_steps: int,
     report: Callable[[int, int, str], None],
     state: State | None = None,
+    companion: Companion | None = None,
 ) -> tuple[State | None, History]:
     """Train the parameters that require a gradient, from the last checkpoint where there is one.
 
     A run that was killed and goes on ends with the same bits as one that was not: a checkpoint
-    holds weights, optimizer, method state, random state and history; the schedule and the data
-    cursor are functions of the step.
+    holds weights, optimizer, method state, companion, random state and history; the schedule and
+    the data cursor are functions of the step.
 
     Raises:
         DivergedError: a loss or a gradient is not finite; says at which step.
@@ -98,7 +110,8 @@ def fit(
         parameters.values(), lr=0.0, betas=(optimisation.beta1, optimisation.beta2),
         eps=optimisation.epsilon, weight_decay=optimisation.weight_decay,
     )  # fmt: skip
-    at = load(scratch, parameters, optimizer) or Position(0, state, History())
+    beside = companion.tensors if companion else {}
+    at = load(scratch, parameters, optimizer, beside) or Position(0, state, History())
     state, history = at.state, at.history
     for step in range(at.step, len(steps)):
         loss, state = objective(step, steps[step], state)
@@ -107,11 +120,13 @@ def fit(
             what = "loss" if not math.isfinite(loss) else "gradient"
             raise DivergedError(f"{what} became {loss if what == 'loss' else norm} at step {step}")
         _apply(parameters, optimizer, optimisation, optimisation.rate(step, len(steps)), norm)
+        if companion:
+            companion.after(step)
         history.losses.append(loss)
         history.norms.append(norm)
         history.clipped += bool(optimisation.clip and norm > optimisation.clip)
         if (step + 1) % checkpoint_steps == 0 and step + 1 < len(steps):
-            save(scratch, Position(step + 1, state, history), parameters, optimizer)
+            save(scratch, Position(step + 1, state, history), parameters, optimizer, beside)
         report(step + 1, len(steps), "steps")
     return state, history
 

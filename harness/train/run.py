@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.contracts.logprobs import PairLogProbs
+from harness.contracts.logprobs import PairLogProbs, PairTokens
 from harness.contracts.method import Method, State
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
 from harness.records import Split
+from harness.train.evaluate import Seen, evaluate
+from harness.train.live_reference import LiveReference
 from harness.train.loop import Objective
+from harness.train.mismatched import Mismatched, mismatch
 from harness.train.reference import ReferenceCache
-from harness.train.step import Learner, evaluate, join
+from harness.train.step import Learner, join
+
+
+class References(Protocol):
+    """Reference log-probs of one split, from a cache or from a model in memory."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, rows: Sequence[int], where: torch.device) -> PairLogProbs:
+        """Log-probs of these pairs, padded to the longest of them."""
 
 
 @dataclass(frozen=True)
@@ -29,30 +41,43 @@ class Ingredients:
     """What losses read beside the policy, for one split; opened only where the method names it."""
 
     method: Method
-    reference: ReferenceCache | None
+    reference: References | None
     rewards: tuple[Tensor, Tensor] | None
     where: torch.device
     seed: int
+    entropy: ReferenceCache | None = None
+    mismatched: Mismatched | None = None
 
     @classmethod
     def load(
-        cls, method: Method, inputs: Mapping[str, Path], split: str, *, where: torch.device,
+        cls, method: Method, inputs: Mapping[str, Path], split: Split, *, where: torch.device,
         seed: int,
     ) -> Ingredients:  # fmt: skip
         """Open the caches of a split that the method reads."""
         reads = set(method.reads)
-        reference = ReferenceCache(inputs["reference"], split) if "reference" in reads else None
+        cache = None
+        if "entropy" in reads or ("reference" in reads and not method.moving_reference):
+            cache = ReferenceCache(inputs["reference"], split)
         rewards = None
         if reads & {"margin", "rewards"}:
             found = load_file(inputs["margins"] / f"{split}.safetensors")
             rewards = (found["chosen"].to(where), found["rejected"].to(where))
-        return cls(method, reference, rewards, where, seed)
+        mismatched = None
+        if "mismatched" in reads:
+            pairs = mismatch(load_pairs(inputs["tokens"], split))
+            mismatched = Mismatched(pairs, ReferenceCache(inputs["mismatched"], split))
+        return cls(
+            method, cache if "reference" in reads else None, rewards, where, seed,
+            cache if "entropy" in reads else None, mismatched,
+        )  # fmt: skip
 
     def rows(self, rows: Sequence[int], step: int) -> dict[str, Any]:
         """What the loss reads of these pairs in this step, by the names in its signature."""
         given: dict[str, Any] = {}
         if self.reference is not None:
             given["reference"] = self.reference.rows(rows, self.where)
+        if self.entropy is not None:
+            given["entropy"] = self.entropy.entropy(rows, self.where)
         if self.rewards is not None:
             index = torch.tensor(list(rows), device=self.where)
             chosen, rejected = (side[index] for side in self.rewards)
@@ -77,10 +102,27 @@ class Run:
     ingredients: Ingredients
 
     def __post_init__(self) -> None:
-        reference, rewards = self.ingredients.reference, self.ingredients.rewards
-        for what, column in (("reference", reference), ("rewards", rewards and rewards[0])):
+        i = self.ingredients
+        columns: dict[str, Sized | None] = {
+            "reference": i.reference, "rewards": i.rewards and i.rewards[0], "entropy": i.entropy,
+            "mismatched": i.mismatched,
+        }  # fmt: skip
+        for what, column in columns.items():
             if column is not None and len(column) != len(self.pairs):
                 raise GateError(f"cached {what}: for {len(column)} pairs, not {len(self.pairs)}")
+
+    @classmethod
+    def of(
+        cls, learner: Learner, inputs: Mapping[str, Path], split: Split, *, where: torch.device,
+        seed: int,
+    ) -> Run:  # fmt: skip
+        """The pairs of a split and what the loss reads of them; `inputs` are folders of stages."""
+        pairs = load_pairs(inputs["tokens"], split)
+        ingredients = Ingredients.load(learner.method, inputs, split, where=where, seed=seed)
+        if learner.method.moving_reference:
+            live = LiveReference(learner.engine, learner.reference, pairs, learner.micro_pairs)
+            ingredients = replace(ingredients, reference=live)
+        return cls(learner, pairs, ingredients)
 
     @property
     def method(self) -> Method:
@@ -88,7 +130,7 @@ class Run:
         return self.learner.method
 
     def start(self) -> State | None:
-        """What the method remembers before the first step: named scalars, fp64."""
+        """What the method remembers before the first step: named tensors, fp64."""
         if self.method.initial is None:
             return None
         return {k: torch.tensor(v, dtype=torch.float64) for k, v in self.method.initial.items()}
@@ -101,30 +143,39 @@ class Run:
         ) -> tuple[float, State | None]:
             result = self.learner.accumulate_gradient(
                 [self.pairs[row] for row in rows],
-                lambda within: self.ingredients.rows([rows[i] for i in within], step),
+                lambda within: self.given([rows[i] for i in within], step),
                 state,
             )
             return float(result.losses.mean()), result.state
 
         return objective
 
-    def logprobs(self, rows: Sequence[int]) -> PairLogProbs:
-        """The policy's log-probs of these pairs as it stands, a micro-batch at a time."""
+    def see(self, rows: Sequence[int]) -> dict[str, PairTokens]:
+        """What the loss reads of the model as it stands, of these pairs, by micro-batches."""
         size = self.learner.micro_pairs
         pairs = [self.pairs[row] for row in rows]
         starts = range(0, len(pairs), size)
-        return join([self.learner.logprobs(pairs[start : start + size]) for start in starts])
+        return join([self.learner.see(pairs[start : start + size]) for start in starts])
 
-    def losses(self, rows: Sequence[int], policy: PairLogProbs, state: State | None) -> Tensor:
-        """Losses for given log-probs of the policy; the state after them is thrown away."""
-        given = self.ingredients.rows(rows, step=0)
-        return evaluate(self.method, self.learner.settings, policy, given, state)[0]
+    def given(self, rows: Sequence[int], step: int) -> dict[str, Any]:
+        """What the loss reads beside that, of these pairs in this step."""
+        given = self.ingredients.rows(rows, step)
+        if self.ingredients.mismatched is not None:
+            learner = self.learner
+            given["mismatched"] = self.ingredients.mismatched.log_ratios(
+                learner.engine, learner.model, rows, learner.micro_pairs
+            )
+        return given
+
+    def losses(self, rows: Sequence[int], seen: Seen, state: State | None) -> Tensor:
+        """Losses for what is seen of a model; the state after them is thrown away."""
+        given = self.given(rows, step=0)
+        return evaluate(self.method, self.learner.settings, seen, given, state)[0]
 
     def on(self, inputs: Mapping[str, Path], split: Split) -> Run:
         """The same learner on another split."""
         i = self.ingredients
-        ingredients = Ingredients.load(self.method, inputs, split, where=i.where, seed=i.seed)
-        return replace(self, pairs=load_pairs(inputs["tokens"], split), ingredients=ingredients)
+        return Run.of(self.learner, inputs, split, where=i.where, seed=i.seed)
 
 
 def validate(run: Run, state: State | None) -> dict[str, Any]:
@@ -135,8 +186,9 @@ def validate(run: Run, state: State | None) -> dict[str, Any]:
     """
     rows = range(len(run.pairs))
     with torch.no_grad():
-        policy = run.logprobs(rows)
-        losses: list[float] = run.losses(rows, policy, state).tolist()
+        seen = run.see(rows)
+        policy = seen["policy"]
+        losses: list[float] = run.losses(rows, seen, state).tolist()
         gaps: list[float] = (policy.chosen.total() - policy.rejected.total()).tolist()
     finite = [loss for loss in losses if math.isfinite(loss)]
     return {

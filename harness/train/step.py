@@ -4,28 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from harness.contracts.logprobs import LogProbs, PairLogProbs
+from harness.contracts.logprobs import LogProbs, PairTokens
 from harness.contracts.method import Method, State
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
-from harness.train.engine import Engine, pair_logprobs
+from harness.train.engine import Also, Engine, pair_columns
+from harness.train.evaluate import Seen, complaint, evaluate
 
 Inputs: TypeAlias = Callable[[Sequence[int]], Mapping[str, Any]]
 """From positions within the step to what the loss reads of these pairs beside the policy."""
 
+WITH_GRADIENT = ("policy", "divergence")
+OF_THE_MODEL = ("confidence", "divergence")
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found: losses [pairs], the policy's log-probs (detached) and the next state."""
+    """What a step found: losses [pairs], what it saw (detached) and the next state."""
 
     losses: Tensor
-    policy: PairLogProbs
+    seen: Seen
     state: State | None
 
 
@@ -35,6 +40,7 @@ class Learner:
 
     Attributes:
         micro_pairs: pairs that are in memory with a graph at the same time.
+        reference: a reference in memory, for a method that reads `divergence` or moves it.
     """
 
     engine: Engine
@@ -42,10 +48,17 @@ class Learner:
     method: Method
     settings: Mapping[str, Any]
     micro_pairs: int
+    reference: Any | None = None
 
-    def logprobs(self, pairs: Sequence[TokenPair]) -> PairLogProbs:
-        """The model's log-probs of both answers of every pair."""
-        return pair_logprobs(self.engine, self.model, pairs)
+    @cached_property
+    def _also(self) -> Also:
+        reads = self.method.narrowed(self.settings).reads
+        return Also(tuple(name for name in OF_THE_MODEL if name in reads), self.reference)
+
+    def see(self, pairs: Sequence[TokenPair]) -> dict[str, PairTokens]:
+        """What the loss reads of the model, of both answers of every pair."""
+        found = pair_columns(self.engine, self.model, pairs, self._also)
+        return {"policy": found.pop("logprobs"), **found}
 
     def accumulate_gradient(
         self, pairs: Sequence[TokenPair], inputs: Inputs, state: State | None
@@ -64,7 +77,7 @@ class Learner:
         groups = [micro_batches] if self.method.whole_step else [[b] for b in micro_batches]
         results = [self._group(pairs, group, inputs, state) for group in groups]
         losses = torch.cat([result.losses for result in results])
-        return StepResult(losses, join([result.policy for result in results]), results[-1].state)
+        return StepResult(losses, join([result.seen for result in results]), results[-1].state)
 
     def _group(
         self,
@@ -75,56 +88,40 @@ class Learner:
     ) -> StepResult:
         batches = [[pairs[i] for i in batch] for batch in group]
         with torch.set_grad_enabled(len(group) == 1):
-            policy = join([self.logprobs(batch) for batch in batches])
-        leaf = PairLogProbs(_leaf(policy.chosen), _leaf(policy.rejected))
+            seen = join([self.see(batch) for batch in batches])
+        leaves = {
+            name: _leaf(pair) if name in WITH_GRADIENT else pair for name, pair in seen.items()
+        }
         given = inputs([i for batch in group for i in batch])
-        losses, after = evaluate(self.method, self.settings, leaf, given, state)
+        losses, after = evaluate(self.method, self.settings, leaves, given, state)
         if not losses.requires_grad:
-            raise GateError(f"method '{self.method.name}': the loss does not depend on the policy")
+            raise GateError(complaint(self.method, "the loss does not depend on the policy"))
         torch.autograd.backward(losses.sum() / len(pairs))
         if len(group) == 1:
-            _backward(policy, leaf, slice(None))
+            _backward(seen, leaves, slice(None))
         else:
             start = 0
             for batch in batches:
-                _backward(self.logprobs(batch), leaf, slice(start, start + len(batch)))
+                _backward(self.see(batch), leaves, slice(start, start + len(batch)))
                 start += len(batch)
-        return StepResult(losses.detach(), leaf.detach(), after)
+        detached = {name: pair.detach() for name, pair in leaves.items()}
+        return StepResult(losses.detach(), detached, after)
 
 
-def evaluate(
-    method: Method,
-    settings: Mapping[str, Any],
-    policy: PairLogProbs,
-    given: Mapping[str, Any],
-    state: State | None,
-) -> tuple[Tensor, State | None]:
-    """Losses [pairs] and the state after them, without a graph; what came in is not touched.
+def _leaf(pair: PairTokens) -> PairTokens:
+    sides = (pair.chosen, pair.rejected)
+    return PairTokens(*(LogProbs(s.values.detach().requires_grad_(), s.mask) for s in sides))
 
-    Raises:
-        GateError: the method did not return one loss per pair, so that their mean is another.
-    """
-    after = None
-    if "state" not in method.reads:
-        losses = method.losses(settings, policy=policy, **given)
-    else:
-        losses, after = method.losses(settings, policy=policy, **given, state=state)
-        after = {name: value.detach() for name, value in after.items()}
-    if losses.shape != policy.chosen.mask.shape[:1]:
-        raise GateError(
-            f"method '{method.name}' returned losses of shape {list(losses.shape)} for "
-            f"{len(policy.chosen.mask)} pairs: it must return one loss per pair"
+
+def _backward(seen: Seen, leaves: Seen, rows: slice) -> None:
+    """Send the cotangents of the given rows, found at the leaves, through the model's graph."""
+    sides = [
+        side
+        for name in WITH_GRADIENT if name in seen
+        for side in (
+            (seen[name].chosen, leaves[name].chosen), (seen[name].rejected, leaves[name].rejected)
         )
-    return losses, after
-
-
-def _leaf(logprobs: LogProbs) -> LogProbs:
-    return LogProbs(logprobs.values.detach().requires_grad_(), logprobs.mask)
-
-
-def _backward(policy: PairLogProbs, leaf: PairLogProbs, rows: slice) -> None:
-    """Send the cotangents of the given rows, found at the leaf, through the policy's graph."""
-    sides = ((policy.chosen, leaf.chosen), (policy.rejected, leaf.rejected))
+    ]  # fmt: skip
     used = [(side, found.values.grad) for side, found in sides if found.values.grad is not None]
     torch.autograd.backward(
         [side.values for side, _ in used],
@@ -132,11 +129,15 @@ def _backward(policy: PairLogProbs, leaf: PairLogProbs, rows: slice) -> None:
     )
 
 
-def join(parts: Sequence[PairLogProbs]) -> PairLogProbs:
-    """Log-probs of several micro-batches as those of one batch, padded to a common width."""
-    return PairLogProbs(
-        _join([part.chosen for part in parts]), _join([part.rejected for part in parts])
-    )
+def join(parts: Sequence[Seen]) -> dict[str, PairTokens]:
+    """What was seen of several micro-batches as of one batch, padded to a common width."""
+    return {
+        name: PairTokens(
+            _join([part[name].chosen for part in parts]),
+            _join([part[name].rejected for part in parts]),
+        )
+        for name in parts[0]
+    }
 
 
 def _join(parts: Sequence[LogProbs]) -> LogProbs:

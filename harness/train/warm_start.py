@@ -16,7 +16,7 @@ from harness.data.tokens import TokenRules
 from harness.registry import load_task
 from harness.store.stage import Work
 from harness.train import device
-from harness.train.engine import Engine, Sequences, padded
+from harness.train.engine import NOTHING, Engine, Sequences, padded
 from harness.train.loop import Objective, Optimisation, fit, order
 from harness.train.policy import (
     build_small,
@@ -86,7 +86,7 @@ def _objective(engine: Engine, model: Any, sequences: Sequences, micro: int) -> 
         total = 0.0
         for start in range(0, len(rows), micro):
             batch = [sequences[row] for row in rows[start : start + micro]]
-            loss = -engine(model, batch).total().sum() / tokens
+            loss = -engine(model, batch, NOTHING)["logprobs"].total().sum() / tokens
             torch.autograd.backward(loss)
             total += float(loss.detach())
         return total, None

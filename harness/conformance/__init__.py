@@ -1,0 +1,1 @@
+"""The laws that every method keeps, and the suite that holds a method to them."""

@@ -1,0 +1,93 @@
+"""A reference policy in memory: frozen where a loss needs its logits, or following the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.contracts.logprobs import PairLogProbs
+from harness.data.tokens import TokenPair
+from harness.train.engine import Engine, pair_logprobs
+from harness.train.step import join
+
+
+@dataclass(frozen=True)
+class LiveReference:
+    """Log-probs of a reference whose weights may move, computed when they are asked for.
+
+    Attributes:
+        model: a causal model of its own; nothing of it requires a gradient.
+        pairs: of one split.
+    """
+
+    engine: Engine
+    model: Any
+    pairs: Sequence[TokenPair]
+    micro_pairs: int
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def rows(self, rows: Sequence[int], where: torch.device) -> PairLogProbs:
+        """Log-probs of these pairs by the reference as it stands, padded to the longest."""
+        with torch.no_grad():
+            found = [
+                {"it": pair_logprobs(self.engine, self.model, [self.pairs[row] for row in some])}
+                for some in (
+                    rows[start : start + self.micro_pairs]
+                    for start in range(0, len(rows), self.micro_pairs)
+                )
+            ]
+        return join(found)["it"]
+
+
+@dataclass(frozen=True)
+class Follower:
+    """Moves a reference towards the policy: mix * policy + (1 - mix) * reference.
+
+    Attributes:
+        every: optimizer steps between two moves.
+    """
+
+    policy: Any
+    reference: Any
+    mix: float
+    every: int
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The reference's weights, for checkpoints."""
+        return dict(self.reference.named_parameters())
+
+    def after(self, step: int) -> None:
+        """Move, if it is time; `step` counts from 0 and its update has been made."""
+        if (step + 1) % self.every:
+            return
+        followed = dict(weights(self.policy))
+        with torch.no_grad():
+            for name, parameter in self.reference.named_parameters():
+                parameter.lerp_(followed[name].to(parameter), self.mix)
+
+
+def frozen(model: Any) -> Any:
+    """The model without dropout, none of whose weights requires a gradient."""
+    return model.eval().requires_grad_(False)
+
+
+def weights(policy: Any) -> Iterator[tuple[str, Tensor]]:
+    """Weights under the names of the plain model; those of adapters are added to their base's."""
+    model = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    adapted = {name: m for name, m in model.named_modules() if hasattr(m, "get_delta_weight")}
+    for name, parameter in model.named_parameters():
+        owner, _, rest = name.partition(".base_layer.")
+        if owner in adapted:
+            whole = parameter.detach()
+            if rest == "weight":
+                whole = whole + adapted[owner].get_delta_weight("default").detach()
+            yield f"{owner}.{rest}", whole
+        elif not any(name.startswith(f"{own}.") for own in adapted):
+            yield name, parameter.detach()

@@ -1,0 +1,51 @@
+"""CPO: DPO without a reference, held back by the likelihood of the chosen answer."""
+
+from typing import Literal
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from harness.api import PairLogProbs, PerPair, method
+
+
+@method(
+    source="arXiv:2401.08417; huggingface/trl trl/experimental/cpo/cpo_trainer.py:677-748,841-849,"
+    "889 @f2cd577",
+    formula="-log sigmoid(beta * (s_w - s_l)) - alpha * s_w / (mean of L_w over the step)",
+    disagreements=(
+        "The paper and SimPO's comparison, both as recalled, write the log-prob of the whole "
+        'chosen answer: `reduction="sum"`. TRL, followed here, takes the mean over all chosen '
+        "tokens of a micro-batch; here it is over all those of a step.",
+        "The code of the authors' repository is no longer CPO: it multiplies s_l by an adaptive "
+        "penalty.",
+    ),
+    # The sweep of SimPO's comparison as it is recalled, not read again; it held alpha at 1.
+    grid={"beta": (0.01, 0.05, 0.1), "alpha": (0.5, 1.0)},
+    bounds={"beta": "(0, inf)", "alpha": "[0, inf)"},
+    coupled=True,
+)
+def cpo(
+    policy: PairLogProbs,
+    *,
+    beta: float = 0.1,
+    alpha: float = 1.0,
+    reduction: Literal["tokens", "mean", "sum"] = "tokens",
+) -> PerPair:
+    """CPO: preference and likelihood of the chosen answer, one loss per pair, in nats.
+
+    The preference term is DPO's with a uniform reference. A pair's share of the mean over tokens
+    depends on the lengths of the other pairs of the step: the mean of the shares over pairs is
+    the negative log-prob of all chosen tokens of the step by their number.
+
+    Args:
+        policy: log-probs of the policy.
+        beta: reward per nat of log-prob.
+        alpha: weight of the likelihood term.
+        reduction: how the likelihood term averages: "tokens", over all chosen tokens of the step,
+            so that a long answer weighs more; "mean", over the tokens of each answer; "sum", not
+            at all.
+    """
+    length = policy.chosen.length
+    per = {"tokens": length.mean(), "mean": length, "sum": torch.ones_like(length)}[reduction]
+    nll = -policy.chosen.total() / per
+    return -logsigmoid(beta * (policy.chosen.total() - policy.rejected.total())) + alpha * nll
