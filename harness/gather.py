@@ -129,6 +129,7 @@ def _notes(plan: Plan, store: Store) -> list[str]:
         margins = inputs.get("margins")
         mine += _note(store, margins and margins.inputs["reward_model"], _reward_notes)
         mine += _sharing(own, store)
+        mine += _still([c for c in plan.cells if c.board is board], store)
         choices = {t.inputs["choice"].key: t.inputs["choice"] for t in own if "choice" in t.inputs}
         for choice in choices.values():
             mine += [f"{choice.label}: {n}" for n in _note(store, choice, _choice_notes)]
@@ -166,6 +167,20 @@ def _sharing(trained: Sequence[Stage], store: Store) -> list[str]:
         f"sharing saved {saved:.1e} of {billed:.1e} FLOPs billed: reference log-probs, reward "
         "model and margins were made once"
     ]
+
+
+def _still(cells: Sequence[Cell], store: Store) -> list[str]:
+    """Rows that are named after a moving reference and had one that stood still."""
+    still = {}
+    for cell in cells:
+        manifest = store.manifest(cell.train) if cell.train and cell.row else None
+        if manifest and manifest.status == "done" and manifest.facts["reference_moves"] == 0:
+            assert cell.row is not None
+            still[f"{cell.row.method.name} {cell.row.label}".strip()] = manifest.facts["steps"]
+    return [
+        f"{row}: its reference never moved in {steps} steps, so that it is the same loss without "
+        "the move" for row, steps in still.items()
+    ]  # fmt: skip
 
 
 def _sample_notes(facts: Mapping[str, Any]) -> list[str]:
