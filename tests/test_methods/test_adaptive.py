@@ -576,6 +576,9 @@ def test_beta_dpo_at_the_reference_costs_log_2_in_the_mean(statistics: str) -> N
         close(losses.mean(), math.log(2))
         assert (losses == 0).sum() == 2
     assert state["std"] == 0
+    # With no spread the draw is even, not always of the same places.
+    kept = torch.stack([evaluate("beta_dpo", settings, seed=s, **at) > 0 for s in range(40)])
+    assert (kept.any(0) & ~kept.all(0)).all()
 
 
 @pytest.mark.parametrize("statistics", ["corrected", "literal"])
@@ -602,6 +605,18 @@ def test_beta_dpo_takes_rounding_for_what_it_is() -> None:
     ]
     assert dropped[0] < 25
     assert dropped[1] > 40
+
+
+def test_beta_dpo_floor_of_the_spread_is_no_summand() -> None:
+    n = batch(10)
+    under = {"epsilon": 0.999 * ratios(n).std().item()}
+    over = {"epsilon": 3 * ratios(n).std().item()}
+    default, same_draws, other = (
+        torch.stack([evaluate("beta_dpo", settings, seed=s, **n) > 0 for s in range(40)])
+        for settings in ({}, under, over)
+    )
+    assert torch.equal(default, same_draws)
+    assert not torch.equal(default, other)
 
 
 # Gamma-PO
@@ -713,6 +728,8 @@ def test_gammapo_first_step_has_eight_normal_gaps_and_remembers_its_own() -> Non
         expected = solved(torch.cat([past, reward]), 4.0, 2.0)[-5:]
         close(target(losses, reward), expected)
         seeded.append(past)
+    again = advance("gammapo", seed=0, **batch(5))[1]["queue"][-13:-5]
+    assert torch.equal(again, seeded[0])
     draws = torch.stack(seeded).flatten()
     assert abs(draws.mean()) < 4 / 40
     assert abs(draws.std() - 1) < 4 / math.sqrt(2 * 1600)
@@ -757,7 +774,7 @@ def test_gammapo_reads_the_reference_only_in_the_form_dpo_and_declares_its_first
     assert "reference" not in method.reads
     settings = {**OWN, "form": "dpo", "beta": 0.1}
     assert "reference" in method.narrowed(settings).reads
-    assert method.at_reference is None or method.narrowed().at_reference is None
+    assert method.narrowed().at_reference is None
     assert method.narrowed(settings).at_reference == math.log(2)
     close(evaluate("gammapo", settings, **at_reference(batch())), [math.log(2)] * 12)
     assert method.narrowed({"form": "dpo"}).at_reference is None

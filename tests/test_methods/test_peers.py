@@ -1,7 +1,7 @@
 """Agreement with TRL 1.16.0: its trainers' own code and our losses on the very same log-probs.
 
-Without the extra `peers` all of it is skipped. TRL 1.16 has no trainer for unpaired BCO any more,
-and its IPO and LN-DPO divide by the length of the answer, as ours do.
+Without the extra `peers` all of it is skipped. TRL 1.16 has no trainer for unpaired BCO any more:
+the running shift of `bco` has no peer here.
 """
 
 from __future__ import annotations
@@ -211,11 +211,7 @@ def test_trls_smoothed_aot_of_one_pair_is_cdpo(tmp_path: Path) -> None:
 def test_trl_does_not_clamp_the_weights_of_wpo(tmp_path: Path) -> None:
     # Answers that the policy would give itself weigh more than 1.
     (policy, reference), case = some_models(0), CASES["wpo"]
-    sizes = {"chosen": 3, "rejected": 5}
-    pairs = [
-        replace(pair, **{name: greedy(policy, pair.prompt, size) for name, size in sizes.items()})
-        for pair in some_pairs(PAIRS)
-    ]
+    pairs = [greedy(policy, pair) for pair in some_pairs(PAIRS)]
     agree(case, build(case, tmp_path), policy, reference, pairs)
     read = inputs(policy, reference, pairs)
     clamped = ours("wpo", {"beta": 0.3, "clamp": True}, read)
@@ -237,6 +233,17 @@ def test_trls_coefficient_of_f_dpo_is_one_minus_alpha(coefficient: float, tmp_pa
     agree(case, build(case, tmp_path), *models, pairs)
     apart = [ours("fdpo", settings, inputs(*models, pairs)).mean() for settings in (right, wrong)]
     assert bool(abs(apart[0] - apart[1]) < 1e-3) == (coefficient == 0.5)
+
+
+def test_trls_forward_kl_overflows_where_ours_is_clamped(tmp_path: Path) -> None:
+    # The reference's own answers, under a policy that holds the contrary.
+    case, reference = CASES["f-dpo, forward kl"], some_models(0)[1]
+    policy = Table(-8 * reference.table.detach())
+    policy.narrow = reference.narrow = True
+    pairs = [greedy(reference, pair) for pair in some_pairs(PAIRS)]
+    trl = trl_loss(build(case, tmp_path), "dpo", policy, reference, pairs)
+    assert not trl.isfinite()
+    assert ours("fdpo", case.settings, inputs(policy, reference, pairs)).isfinite().all()
 
 
 def test_at_a_coefficient_of_one_trls_f_dpo_is_dpo(tmp_path: Path) -> None:
@@ -423,13 +430,13 @@ def logprobs(model: Table, sequences: Sequences) -> tuple[LogProbs, LogProbs]:
         ids = torch.tensor([*prompt, *answer])
         logp = model.logits(ids)[:-1].log_softmax(-1)[len(prompt) - 1 :]
         taken.append(logp.gather(-1, ids[len(prompt) :, None]).squeeze(-1))
-        agree.append((2 * logp).logsumexp(-1).detach())
+        agree.append((2 * logp).logsumexp(-1))
     mask = pad_sequence([torch.ones(len(row)).bool() for row in taken], batch_first=True)
     return LogProbs(pad_sequence(taken, True), mask), LogProbs(pad_sequence(agree, True), mask)
 
 
 def inputs(policy: Table, reference: Table, pairs: Sequence[TokenPair]) -> dict[str, Any]:
-    """All that a loss may read of the two models."""
+    """What a loss reads of the two models; what carries no gradient in the engine does so here."""
     prompts = [pair.prompt for pair in pairs]
     texts = [list(zip(prompts, side(pairs, good), strict=True)) for good in (True, False)]
     strange = [list(zip(prompts, other(side(pairs, good)), strict=True)) for good in (True, False)]
@@ -439,7 +446,7 @@ def inputs(policy: Table, reference: Table, pairs: Sequence[TokenPair]) -> dict[
         "reference": PairLogProbs(there[0][0], there[1][0]).detach(),
         "confidence": PairLogProbs(here[0][1], here[1][1]),
         "mismatched": tuple(
-            (logprobs(policy, text)[0].total() - logprobs(reference, text)[0].total()).detach()
+            logprobs(policy, text)[0].total() - logprobs(reference, text)[0].total()
             for text in strange
         ),
     }
@@ -451,12 +458,13 @@ def ours(name: str, settings: Mapping[str, Any], read: Mapping[str, Any]) -> Ten
     return losses
 
 
-def greedy(model: Table, prompt: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """The likeliest answer of this many tokens."""
-    ids = [*prompt]
-    for _ in range(size):
+def greedy(model: Table, pair: TokenPair) -> TokenPair:
+    """The same prompt with the five likeliest tokens, and the first three of them, for answers."""
+    ids = [*pair.prompt]
+    for _ in range(5):
         ids.append(int(model.logits(torch.tensor(ids))[-1].argmax()))
-    return tuple(ids[len(prompt) :])
+    answer = tuple(ids[len(pair.prompt) :])
+    return replace(pair, chosen=answer, rejected=answer[:3])
 
 
 def flat(answers: PairLogProbs) -> PairLogProbs:
