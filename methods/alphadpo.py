@@ -60,10 +60,11 @@ def alphadpo(
     up to ten times too wide. Where the spread is exactly 0, as it is while the policy is the
     reference to the bit, z is 0 here and 0/0 there. The default
     ("corrected") deviates. It divides both averages by 1 - decay ** steps. It takes a spread
-    below `epsilon` for `epsilon`, so that rounding never becomes z of order one. A step of one
-    pair has no spread: it leaves the statistics alone, and its z is 0 while there are none. In
-    both forms a step is all pairs of an optimizer step, and evaluation moves nothing; the
-    authors' code updates per micro-batch, in evaluation too.
+    below `epsilon` for `epsilon`, so that rounding never becomes z of order one. In both forms a
+    step of one pair, which has no spread, leaves the statistics alone, and its z is 0 while there
+    are none; in the authors' code it is NaN. In both forms a step is all pairs of an optimizer
+    step, and evaluation moves nothing; the authors' code updates per micro-batch, in evaluation
+    too.
 
     Args:
         policy: log-probs of the policy.
@@ -84,7 +85,7 @@ def alphadpo(
     gap = policy.chosen.mean() - policy.rejected.mean()
     moved = (gap - (reference.chosen.mean() - reference.rejected.mean())).detach().double()
     mean, std, steps = (state[name].to(moved) for name in ("mean", "std", "steps"))
-    if statistics == "literal" or len(moved) > 1:
+    if len(moved) > 1:
         mean = decay * mean + (1 - decay) * moved.mean()
         std = decay * std + (1 - decay) * moved.std()
         steps = steps + 1

@@ -7,7 +7,7 @@ from harness.api import PairLogProbs, PerPair, method
 
 @method(
     source="arXiv:2501.03884; huggingface/trl trl/experimental/cpo/cpo_trainer.py:696-716 @f2cd577",
-    formula="-log sigmoid(beta * (r_w - r_l) - gamma), r = (1 - exp(-alpha * a)) / alpha",
+    formula="-log sigmoid(beta * (q(a_w) - q(a_l)) - gamma), q(a) = (1 - exp(-alpha * a)) / alpha",
     disagreements=(
         "No code of the authors was found: this is TRL's, which takes gamma outside beta and does "
         "not clamp the exponent. Here it is clamped at 80.",

@@ -15,9 +15,9 @@ from harness.api import PairLogProbs, PerPair, method
         "TRL sorts within a micro-batch of one process; here a step is all pairs of an optimizer "
         "step.",
         "The paper offers soft sorting too; this sorts hard, as TRL does.",
+        "TRL's default beta is 0.1, for every loss; 0.01 is from secondary sources.",
         "Older TRL calls this `aot` as well, but today's `aot_unpaired` was its `aot_pair`.",
     ),
-    # 0.1: TRL's default for every loss.
     grid={"beta": (0.001, 0.01, 0.1)},
     bounds={"beta": "(0, inf)"},
     coupled=True,

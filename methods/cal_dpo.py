@@ -37,8 +37,8 @@ def cal_dpo(
     """Cal-DPO: one loss per pair; the log-ratios are drawn to +-1 / (2 * beta) nats.
 
     `beta` stands in these targets alone, not in the preference term. At the default they are 250
-    nats away: the loss starts at 62,500, and its gradient is some 250 times DPO's at beta 1.
-    Nothing but the clipping of gradients makes that a step like another's.
+    nats away: the loss starts at 62,500 and its slope is 250 per nat, against 0.05 of DPO's at
+    beta 0.1. Only an optimizer that rescales or clips gradients makes that a step like another's.
 
     Args:
         policy: log-probs of the policy.

@@ -51,6 +51,7 @@ def test_settings_lie_over_the_defaults_and_change_neither() -> None:
     assert made.defaults["form"] == "sum"
     assert made.resolve({"cap": 2})["cap"] == 2.0
     assert made.resolve({"cap": None})["cap"] is None
+    assert made.resolve({"cap": "none"})["cap"] is None, "as a command line says it"
 
 
 def test_an_unknown_input_is_refused_with_the_nearest() -> None:
@@ -144,7 +145,7 @@ def test_an_unknown_setting_is_refused_with_the_nearest() -> None:
         ("norm", 1),
         ("form", "summ"),
         ("form", None),
-        ("cap", "none"),
+        ("cap", "off"),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(key: str, value: Any) -> None:
@@ -220,3 +221,95 @@ def test_totals_and_lengths_come_back_as_they_were_given() -> None:
     assert pairs.chosen.length.tolist() == [1, 7]
     assert pairs.rejected.length.tolist() == [7, 1]
     torch.testing.assert_close(pairs.rejected.mean(), 2 * totals / lengths.flip(0))
+
+
+# What is described beside the signature
+
+
+def shaped(
+    policy: PairLogProbs,
+    reference: PairLogProbs | None,
+    state: State | None,
+    *,
+    form: Literal["dpo", "simpo", "both"] = "simpo",
+    ratio: bool = False,
+    mix: float = 0.5,
+    every: int = 4,
+) -> PerPair:
+    """A loss whose form decides what it reads."""
+    return policy.chosen.mean()
+
+
+SHAPED: dict[str, Any] = {
+    "source": "none",
+    "initial": {"seen": 0.0, "queue": (0.0, 1.0)},
+    "only_for": {"reference": {"form": ("dpo", "both"), "ratio": (True,)}, "state": {"mix": (1,)}},
+    "at_reference": lambda s: s["mix"] if s["form"] == "dpo" else None,
+}
+
+
+def test_a_method_reads_what_its_settings_need() -> None:
+    made = method(**SHAPED)(shaped)
+    assert made.parameters == ("policy", "reference", "state")
+    assert made.reads == ("policy",), "at the defaults"
+    for settings, reads in (
+        ({"form": "dpo"}, ("policy", "reference")),
+        ({"form": "both", "mix": 1.0}, ("policy", "reference", "state")),
+        ({"ratio": True}, ("policy", "reference")),
+        ({"form": "simpo"}, ("policy",)),
+    ):
+        narrow = made.narrowed(settings)
+        assert narrow.reads == reads
+        assert narrow.whole_step == ("state" in reads)
+        assert (narrow.initial is None) == ("state" not in reads)
+    assert made.narrowed({"form": "dpo"}).narrowed().reads == ("policy",), "it can be widened again"
+
+
+def test_what_is_not_read_arrives_as_none() -> None:
+    got: list[Any] = []
+
+    def shaped(
+        policy: PairLogProbs,
+        reference: PairLogProbs | None,
+        *,
+        form: Literal["dpo", "simpo"] = "simpo",
+    ) -> PerPair:
+        """Keeps what it is given."""
+        got.append(reference)
+        return policy.chosen.mean()
+
+    made = method(source="none", only_for={"reference": {"form": ("dpo",)}})(shaped)
+    pair = PairLogProbs.from_totals(torch.zeros(2), torch.zeros(2))
+    made.losses(policy=pair)
+    made.losses(policy=pair, reference=pair)
+    made.losses({"form": "dpo"}, policy=pair, reference=pair)
+    assert got == [None, None, pair]
+    with pytest.raises(RequestError, match="reads reference: not given"):
+        made.losses({"form": "dpo"}, policy=pair)
+
+
+def test_the_loss_at_the_reference_may_follow_the_settings() -> None:
+    made = method(**SHAPED)(shaped)
+    assert made.narrowed({"form": "dpo", "mix": 0.25}).at_reference == 0.25
+    assert made.narrowed().at_reference is None
+    assert method(source="none", at_reference=2.0)(plain).narrowed().at_reference == 2.0
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"coupld": True}, r"argument of @method 'coupld'.*'coupled'"),
+        ({"only_for": {"refrence": {"form": ("dpo",)}}}, r"input that 'shaped' describes"),
+        ({"only_for": {"reference": {"from": ("dpo",)}}}, r"setting that 'shaped' describes"),
+        ({"grid": {"form": ("dpo", "simpo")}}, "'form' changes what it reads: no grid"),
+        ({"moving_reference": ("mix", "evry")}, r"setting that 'shaped' describes 'evry'"),
+    ],
+)
+def test_a_description_must_be_of_what_is_there(words: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        method(**{**SHAPED, **words})(shaped)
+
+
+def test_a_reference_that_is_not_read_cannot_be_moved() -> None:
+    with pytest.raises(RequestError, match="moves a reference that it does not read"):
+        method(source="none", moving_reference=("beta", "steps"))(plain)

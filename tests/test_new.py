@@ -13,6 +13,7 @@ import pytest
 
 from harness.api import Method
 from harness.cli import main
+from harness.conformance.suite import CHECKS
 from harness.contracts.method import DESCRIBED, READS
 from harness.registry import load_method
 
@@ -60,6 +61,12 @@ def test_what_is_generated_is_as_ruff_would_have_it(here: Path, name: str) -> No
     ):  # fmt: skip
         done = python_m(here, "ruff", *command, "--no-cache", ".")
         assert done.returncode == 0, done.stdout
+
+
+def test_what_is_generated_names_every_word_of_the_vocabulary(here: Path) -> None:
+    main(["new", "method", "mine"])
+    signature = (here / "mine.py").read_text().partition("def mine(")[2].partition(") ->")[0]
+    assert set(READS) <= set(re.findall(r"\w+", signature))
 
 
 def test_the_generated_test_sees_a_swap_of_the_answers(here: Path) -> None:
@@ -160,11 +167,34 @@ def test_the_page_leads_from_its_file_and_its_numbers_to_a_test_that_passes(here
     assert_passes(here, "test_savage.py")
 
 
-@pytest.mark.parametrize("name", examples())
-def test_every_method_of_the_page_is_what_it_says(tmp_path: Path, name: str) -> None:
-    written_example(tmp_path, name)
-    done = harness(tmp_path, "check", f"./{name}.py")
+def test_every_method_of_the_page_is_what_it_says(tmp_path: Path) -> None:
+    for name in examples():
+        written_example(tmp_path, name)
+    done = harness(tmp_path, "check", *(f"./{name}.py" for name in examples()))
     assert done.returncode == 0, done.stdout
+
+
+def test_the_mistake_that_the_page_makes_is_caught_by_the_check_that_it_shows(
+    tmp_path: Path,
+) -> None:
+    right, wrong = "policy.chosen.total()", "policy.chosen.values.sum(-1)"
+    (tmp_path / "savage.py").write_text(examples()["savage"].replace(right, wrong))
+    done = harness(tmp_path, "check", "./savage.py")
+    failure = re.search(r"^  FAILED  padding\n.*\n", done.stdout, re.MULTILINE)
+    assert failure, done.stdout
+    assert wrong in PAGE
+    assert failure[0] in PAGE
+
+
+def test_every_check_that_the_page_explains_exists() -> None:
+    rows = PAGE[PAGE.index("## When a check fails") :]
+    named = {
+        check
+        for row in re.findall(r"^\| (`.*?) \|", rows, re.MULTILINE)
+        for check in re.findall(r"`(\S+)`", row)
+    }
+    assert "padding" in named
+    assert named <= {check.id for check in CHECKS}
 
 
 def test_contributing_shows_the_same_method_as_the_page() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ from harness.api import PairLogProbs, PerPair, State, method
     source="arXiv:2401.00001, Eq. 3; some_body/some_code run.py:1-2 @abc",
     formula="sg[|h_w|] * x_ - y_ * log(`L_w`)",
     grid={"beta": (0.1, 1 / 3), "ceiling": (2.0, None)},
-    bounds={"beta": "(0, 1)", "every": "[1, inf)"},
+    bounds={"beta": "(0, 1)", "every": "[1, inf)", "ceiling": "[0, 9]"},
     status="derived",
     disagreements=("The code has |x| * y, the paper *x* [1](2).", "TRL has `none`."),
     coupled=True,
@@ -59,7 +60,7 @@ def odd(
 
     Args:
         policy: log-probs.
-        beta: what | beta
+        beta: what | beta, or `|beta|`,
             is.
 
     Returns:
@@ -118,10 +119,10 @@ def words(text: str) -> str:
         "returns One loss per pair.",
         "formula sg[|h_w|] * x_ - y_ * log(`L_w`) L_w, L_l number of response tokens h_w, h_l"
         " log-ratio, h = s - r sg[.] held constant: no gradient passes",
-        "only for form one or two or whole true state",
+        "only for form one or two, or whole true state",
         "only for form three; not read at the defaults",
-        "beta = 0.125; in (0, 1); worth trying: 0.1, 0.333333 what | beta is.",
-        "every = 12; in [1, inf) ceiling = none; worth trying: 2.0, none",
+        "beta = 0.125; in (0, 1); worth trying: 0.1, 0.333333 what | beta, or `|beta|`, is.",
+        "every = 12; in [1, inf) ceiling = none; in [0, 9] or none; worth trying: 2.0, none",
         "whole = false; true or false form = one; one of one, two, three",
         "source arXiv:2401.00001, Eq. 3; some_body/some_code run.py:1-2 @abc confidence derived;",
         "coupled yes; a pair's loss depends on the other pairs of its step",
@@ -209,7 +210,7 @@ def test_the_page_is_the_same_on_any_machine(tmp_path: Path, shown: Callable[...
     (here / "odd.py").write_text(ODD)
     page = shown("--markdown", columns=40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         patch.setenv("PYTHONHASHSEED", "7")
         assert "other " in harness(here, "list", "methods").stdout
         assert harness(here, "show", "--markdown").stdout == page
@@ -226,7 +227,7 @@ def test_no_character_of_a_method_is_taken_for_markup(odd: Path, shown: Callable
     assert "Odd: a | loss * of &lt;everything&gt; _at_ once." in html
     assert "<code>sg[|h_w|] * x_ - y_ * log(`L_w`)</code>" in html
     assert "The code has |x| * y, the paper *x* [1](2)." in html
-    assert "<td>what | beta is.</td>" in html
+    assert "<td>what | beta, or <code>|beta|</code>, is.</td>" in html
     assert "TRL has <code>none</code>." in html
     assert '<a href="https://arxiv.org/abs/2401.00001">arXiv:2401.00001</a>, Eq. 3' in html
     assert "<em>" not in html

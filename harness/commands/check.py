@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from harness.conformance.findings import Report
 
 WIDTH = 100
+FEW = 6
 
 
 def check(args: Namespace) -> int:
@@ -61,7 +62,9 @@ def told(report: Report) -> str:
         for finding in report.skipped:
             reasons.setdefault(finding.came, []).append(finding.check)
         lines += ["", "  skipped"]
-        lines += [f"    {', '.join(checks)}: {reason}" for reason, checks in reasons.items()]
+        for reason, checks in reasons.items():
+            which = ", ".join(checks) if len(checks) <= FEW else f"{len(checks)} checks"
+            lines.append(f"    {which}: {reason}")
     return "\n".join(lines) + ("\n" if report.failed else "")
 
 

@@ -14,9 +14,8 @@ from harness.contracts.settings import Setting
 from harness.contracts.task import TaskPlugin
 
 LETTERS: Mapping[str, str] = {
-    "s_w, s_l": "log-prob of the chosen and the rejected answer under the policy, summed over"
-    " response tokens, in nats",
-    "r_w, r_l": "the same under the reference",
+    "s_w, s_l": "log-prob of the answer under the policy, summed over response tokens, in nats",
+    "r_w, r_l": "log-prob of the answer under the reference, summed likewise",
     "L_w, L_l": "number of response tokens",
     "h_w, h_l": "log-ratio, h = s - r",
     "a_w, a_l": "mean log-prob per token, a = s / L",
@@ -139,12 +138,12 @@ def _condition(method: Method, name: str) -> str:
         return ""
     needed = [f"{key} {one_of(map(word, v))}" for key, v in method.only_for[name].items()]
     default = "" if name in method.reads else "; not read at the defaults"
-    return f"; only for {one_of(needed)}{default}"
+    return f"; only for {', or '.join(needed)}{default}"
 
 
 def _allowed(bound: str | None, kind: Any) -> str:
     if bound is not None:
-        return f"in {bound}"
+        return f"in {bound}" + " or none" * (type(None) in get_args(kind))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(word, get_args(kind)))
     return "true or false" if kind is bool else ""

@@ -44,7 +44,7 @@ A formula is the loss of one pair; w is the chosen answer and l the rejected one
 
 {letters}
 
-Other letters are settings by their names."""
+Other letters are settings by their names, or are explained beside the formula."""
 
 
 def _overview(methods: Sequence[Method]) -> str:

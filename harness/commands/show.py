@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
-import textwrap
 from argparse import Namespace
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from harness.commands.facts import Docstring, docstring, facts, letters, reads, settings
-from harness.commands.methods_page import page, section
-from harness.contracts.method import Method
-from harness.contracts.task import TaskPlugin
 from harness.errors import RequestError, unknown
 from harness.registry import found, load_method, load_task
 
-WIDEST = 100
+if TYPE_CHECKING:
+    from harness.contracts.method import Method
+    from harness.contracts.task import TaskPlugin
 
 
 def show(args: Namespace) -> int:
@@ -27,25 +23,30 @@ def show(args: Namespace) -> int:
     """
     if args.name is None and not args.markdown:
         raise RequestError("show what? `harness list` says which methods and tasks there are")
-    if args.name is None:
-        names = [name for name, plugin in found("methods").items() if plugin.origin == "built in"]
-        print(page(map(load_method, names)), end="")
-        return 0
-    plugin = _load(args.name)
-    if args.markdown:
-        if isinstance(plugin, TaskPlugin):
-            raise RequestError(f"--markdown describes methods, and '{args.name}' is a task")
-        print(section(plugin), end="")
+    plugin = None if args.name is None else _load(args.name)
+    # Imported when it is known that there is work: `harness list` stays far from torch.
+    from harness.commands.methods_page import page, section
+    from harness.commands.screen import print_method, print_task
+    from harness.contracts.task import TaskPlugin
+
+    if plugin is None:
+        # Those of other distributions would make the page one of this machine.
+        built_in = [name for name, where in found("methods").items() if where.origin == "built in"]
+        print(page(map(load_method, built_in)), end="")
     elif isinstance(plugin, TaskPlugin):
-        _show_task(plugin)
+        if args.markdown:
+            raise RequestError(f"--markdown describes methods, and '{args.name}' is a task")
+        print_task(plugin)
+    elif args.markdown:
+        print(section(plugin), end="")
     else:
-        _show_method(plugin)
+        print_method(plugin)
     return 0
 
 
 def _load(name: str) -> Method | TaskPlugin:
     if "/" in name or "\\" in name or name.endswith(".py"):
-        return load_task(name) if _says_task(Path(name)) else load_method(name)
+        return load_task(name) if _says_task(Path(name).expanduser()) else load_method(name)
     if name in found("tasks"):
         return load_task(name)
     if name in found("methods"):
@@ -57,69 +58,3 @@ def _says_task(file: Path) -> bool:
     """Whether a file is a task by its text, so that no file is imported as the wrong kind."""
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     return re.search(r"^@(\w+\.)*task\b", text, re.MULTILINE) is not None
-
-
-def _show_method(method: Method) -> None:
-    _heading(method.name, docstring(method.loss))
-    if method.formula:
-        _part("formula", method.formula)
-        _rows(letters(method.formula), indent=4)
-    print("\nreads")
-    _rows(reads(method))
-    _settings(method)
-    print("\nwhat is known")
-    _rows(facts(method))
-    if method.disagreements:
-        print("\nwhere sources disagree")
-    for sentence in method.disagreements:
-        _print(sentence, "  - ")
-
-
-def _show_task(task: TaskPlugin) -> None:
-    said = docstring(task.build)
-    _heading(task.name, said)
-    _part("boards", ", ".join(f"{task.name}-{v}" for v in task.variants) or task.name)
-    _settings(task)
-
-
-def _heading(name: str, said: Docstring) -> None:
-    print(f"{name}\n{'=' * len(name)}")
-    for paragraph in said.paragraphs:
-        _print(paragraph)
-        print()
-    if said.returns:
-        _part("returns", said.returns)
-        print()
-
-
-def _part(title: str, text: str) -> None:
-    print(title)
-    _print(text, "  ")
-
-
-def _settings(plugin: Method | TaskPlugin) -> None:
-    """The settings, each with what it means below it."""
-    rows = settings(plugin)
-    shown = next((row for row in rows if row.default != "none"), None)
-    example = f", as in --set {plugin.name}.{shown.name}={shown.default}" if shown else ""
-    print(f"\nsettings{example}" if rows else "\nno settings")
-    for row in rows:
-        more = [row.allowed, row.tried and f"worth trying: {row.tried}"]
-        _print("; ".join([f"{row.name} = {row.default}", *filter(None, more)]), "  ")
-        if row.meaning:
-            _print(row.meaning, "      ")
-
-
-def _rows(rows: Mapping[str, str], indent: int = 2) -> None:
-    """Names in a column of their own, what is said of them beside it."""
-    first = max(map(len, rows), default=0)
-    for name, text in rows.items():
-        _print(text, f"{'':{indent}}{name:<{first}}  ", " " * (indent + first + 2))
-
-
-def _print(text: str, first: str = "", rest: str | None = None) -> None:
-    """Print one paragraph, wrapped to the terminal but never wider than can be read."""
-    width = min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
-    rest = " " * len(first) if rest is None else rest
-    print(textwrap.fill(text, width, initial_indent=first, subsequent_indent=rest,
-                        break_on_hyphens=False, break_long_words=False))  # fmt: skip

@@ -14,6 +14,8 @@ Setting: TypeAlias = float | int | bool | str | None
 def checked(key: str, value: Any, kind: Any) -> Setting:
     """The value in the type of its annotation, or an error that says what was expected.
 
+    The word "none" is None for a setting that may be None and is no text.
+
     Raises:
         RequestError: the value is not of that type.
     """
@@ -24,7 +26,8 @@ def checked(key: str, value: Any, kind: Any) -> Setting:
             raise unknown(f"value of '{key}'", str(value), map(str, get_args(kind)))
         return value  # type: ignore[no-any-return]
     optional = type(None) in get_args(kind)
-    if value is None and optional:
+    # A command line and TOML have no other way to say it.
+    if optional and (value is None or (value == "none" and str not in get_args(kind))):
         return None
     wanted = next((k for k in get_args(kind) if k is not type(None)), kind)
     number = isinstance(value, int | float) and not isinstance(value, bool)
