@@ -15,7 +15,7 @@ from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, State, method
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
-from harness.registry import found, load_method
+from harness.registry import load_method
 from harness.train.engine import (
     NOTHING,
     Also,
@@ -42,14 +42,22 @@ LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
 # Without an epsilon far above rounding Adam makes whole steps of gradients that are all noise.
 ADAM = Optimisation(1e-3, warmup=0.0, epsilon=1e-3)
 
-# Every method there is, and the settings under which one behaves differently.
+# One method for each way in which a loss hangs together with its step or asks for more than
+# log-probs, and settings under which one behaves differently. `harness check` asks it of all.
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     **{
-        name: (name, {}) for name, plugin in found("methods").items() if plugin.origin == "built in"
+        name: (name, {})
+        for name in (
+            "dpo", "simpo", "madpo", "alphadpo", "amapo", "aot", "bco", "beta_dpo", "cpo", "dr_dpo",
+            "gammapo", "kto", "mallowspo", "odpo", "sampo", "tdpo", "tr_dpo", "wpo",
+        )
     },
     "madpo, wide": ("madpo", {"c_max": 4.0, "c_min": 0.25}),
     "alphadpo, literal": ("alphadpo", {"statistics": "literal"}),
-}
+    "gammapo, dpo": ("gammapo", {"form": "dpo", "beta": 0.1}),
+    "adadpo, simpo": ("adadpo", {"form": "simpo"}),
+    "tdpo, 1": ("tdpo", {"form": "tdpo1"}),
+}  # fmt: skip
 
 
 @method(source="for these tests", coupled=True)

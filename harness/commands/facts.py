@@ -110,7 +110,7 @@ def facts(method: Method) -> dict[str, str]:
         "coupled": "yes; a pair's loss depends on the other pairs of its step" if method.coupled
         else "no; a pair's loss is its own",
         "state": _state(method),
-        "stop-gradient": method.stop_gradient or "none; all that is made of the policy carries one",
+        "stop-gradient": method.stop_gradient or "none of its own",
         "direction": DIRECTION[method.direction],
         "at reference": _at_reference(method),
     }  # fmt: skip
