@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import textwrap
 from argparse import Namespace
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from harness.conformance.findings import Report
 
 WIDTH = 100
+"""Longest line; a narrower terminal gets shorter ones."""
+
 FEW = 6
+"""Checks that a line still names one by one."""
 
 
 def check(args: Namespace) -> int:
@@ -100,7 +104,8 @@ def _named(asked: Sequence[str]) -> list[str]:
 
 def _told(label: str, text: str) -> list[str]:
     indent = " " * 4
+    width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
     return textwrap.wrap(
-        text, WIDTH, initial_indent=f"{indent}{label} ", subsequent_indent=indent + " " * 10,
+        text, width, initial_indent=f"{indent}{label} ", subsequent_indent=indent + " " * 10,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip

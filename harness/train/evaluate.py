@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from harness.contracts.logprobs import PairTokens
@@ -26,14 +28,15 @@ def evaluate(
     """Losses [pairs] and the state after them, without a graph; what came in is not touched.
 
     Raises:
-        GateError: the method did not return one loss per pair, so that their mean is another; or
-            not the state that it was given the form of; or it changed what it was given.
+        GateError: the method raised an error; or it did not return one loss per pair, so that
+            their mean is another; or not the state that it was given the form of; or it changed
+            what it was given.
     """
     inputs = {**seen, **given}
     if "state" in method.narrowed(settings).reads:
         inputs["state"] = MappingProxyType(state or {})
     before = [tensor._version for tensor in _tensors(inputs.values())]
-    found = method.losses(settings, **inputs)
+    found = _called(method, settings, inputs)
     if before != [tensor._version for tensor in _tensors(inputs.values())]:
         raise GateError(
             complaint(method, "it changed its inputs in place: a loss is a pure function")
@@ -51,6 +54,18 @@ def evaluate(
     return losses, after
 
 
+def _called(method: Method, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
+    try:
+        return method.losses(settings, **inputs)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # of this machine and this moment, not of the method
+    except Exception as error:  # foreign code may raise anything
+        lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == method.file]
+        where = f" in line {lines[-1].lineno}" if lines else ""
+        what = f"it raised {type(error).__name__}{where}: {error}"
+        raise GateError(complaint(method, what)) from error
+
+
 def _apart(method: Method, found: Any, state: State | None) -> tuple[Tensor, State | None]:
     """Losses and the next state; a memory must keep its names and shapes."""
     losses, after = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
@@ -59,10 +74,14 @@ def _apart(method: Method, found: Any, state: State | None) -> tuple[Tensor, Sta
         raise GateError(complaint(method, f"it must return {wanted}, not {type(found).__name__}"))
     if state is None or after is None:
         return losses, None
-    old, new = ({k: list(v.shape) for k, v in which.items()} for which in (state, after))
+    old, new = ({k: _form(v) for k, v in which.items()} for which in (state, after))
     if old != new:
         raise GateError(complaint(method, f"its next state is {new} where the state was {old}"))
     return losses, {name: value.detach() for name, value in after.items()}
+
+
+def _form(value: Any) -> str:
+    return f"{list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def complaint(method: Method, what: str) -> str:

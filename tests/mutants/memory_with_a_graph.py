@@ -1,0 +1,38 @@
+"""BCO whose next running mean hangs on the graph of the step, and that on the one before.
+
+Thought up here; memory grows until there is none, or the second step's backward raises.
+"""
+
+import math
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from harness.api import PairLogProbs, PerPair, State, method
+
+CAUGHT_BY: str = "state"
+
+
+@method(
+    source="mutant of BCO, arXiv:2404.04656",
+    bounds={"beta": "(0, inf)", "decay": "[0, 1)"},
+    coupled=True,
+    initial={"mean": 0.0},
+    at_reference=2 * math.log(2),
+    stop_gradient="the running mean",
+)
+def memory_with_a_graph(
+    policy: PairLogProbs,
+    reference: PairLogProbs,
+    state: State,
+    *,
+    beta: float = 0.1,
+    decay: float = 0.9,
+) -> tuple[PerPair, State]:
+    """BCO: one loss per pair, in nats, from rewards beside their running mean; the next state."""
+    chosen = beta * (policy.chosen.total() - reference.chosen.total())
+    rejected = beta * (policy.rejected.total() - reference.rejected.total())
+    now = torch.cat((chosen, rejected)).double().mean()
+    mean = decay * state["mean"] + (1 - decay) * now
+    shift = mean.detach().to(chosen)
+    return -logsigmoid(chosen - shift) - logsigmoid(shift - rejected), {"mean": mean}
