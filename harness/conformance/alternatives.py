@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,8 +17,8 @@ def alternatives(method: Method, key: str) -> list[Setting]:
     """Valid values of a setting other than its default, the most telling ones first."""
     kind, default = get_type_hints(method.loss)[key], method.defaults[key]
     grid = method.grid.get(key, ())
-    return _valid(method, key, [*_words(kind, default), *grid, *_numbers(kind, default),
-                                *ends(method, key)])  # fmt: skip
+    numbers = [*_numbers(kind, default), *_ends(method, key)]
+    return _valid(method, key, [*_words(kind, default), *grid, *numbers])
 
 
 def forms(method: Method) -> list[dict[str, Setting]]:
@@ -36,15 +37,21 @@ def corners(method: Method) -> list[dict[str, Setting]]:
     return [
         {key: value}
         for key, default in method.defaults.items() if _is_number(default)
-        for value in _valid(method, key, [*ends(method, key), *method.grid.get(key, ())])
+        for value in _valid(method, key, [*_ends(method, key), *method.grid.get(key, ())])
     ]  # fmt: skip
 
 
-def ends(method: Method, key: str) -> list[float]:
+def combined(*changes: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Several changes as one."""
+    return {key: value for change in changes for key, value in change.items()}
+
+
+def _ends(method: Method, key: str) -> list[Setting]:
     """The finite ends of a setting's bounds, whether they are included or not."""
     text = method.bounds.get(key, "").strip("[]()")
     numbers = [float(part) for part in text.split(",")] if text else []
-    return [number for number in numbers if abs(number) != float("inf")]
+    whole = isinstance(method.defaults[key], int)
+    return [int(number) if whole else number for number in numbers if math.isfinite(number)]
 
 
 def _words(kind: Any, default: Setting) -> list[Setting]:
@@ -88,8 +95,3 @@ def _distinct(method: Method, key: str, values: Iterable[Setting]) -> Iterator[S
 def _identity(value: Setting) -> tuple[str, Setting]:
     """Python holds 1, 1.0 and True for one value."""
     return type(value).__name__, value
-
-
-def combined(*changes: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Several changes as one."""
-    return {key: value for change in changes for key, value in change.items()}

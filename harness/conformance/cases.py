@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens
 from harness.contracts.method import State
+
+Columns: TypeAlias = tuple[int, int]
+"""Numbers of columns, to the left and to the right."""
 
 FAR = 1e4
 """The log-ratio in nats at which a loss must still be finite."""
@@ -119,25 +122,51 @@ def rows(case: Case, index: Sequence[int]) -> Case:
     return _map(case, lambda side: _rows(side, chosen), lambda column: column[chosen])
 
 
-def padded(case: Case, left: int, right: int) -> Case:
-    """The same numbers with columns added that are outside the mask; NaN and -inf stand there."""
+def padded(case: Case, chosen: Columns, rejected: Columns) -> Case:
+    """The same numbers with columns added that are outside the mask; NaN and -inf stand there.
 
-    def pad(side: LogProbs) -> LogProbs:
-        mask = torch.nn.functional.pad(side.mask, (left, right))
-        values = torch.nn.functional.pad(side.values, (left, right))
+    Args:
+        case: what to pad.
+        chosen: columns to the left and to the right of the chosen answers.
+        rejected: likewise; other numbers, for a loss that subtracts one width from the other.
+    """
+
+    def pad(side: LogProbs, columns: Columns) -> LogProbs:
+        mask = torch.nn.functional.pad(side.mask, columns)
+        values = torch.nn.functional.pad(side.values, columns)
         rubbish = torch.full_like(values, torch.nan)
         rubbish[:, ::2] = -torch.inf
         return LogProbs(torch.where(mask, values, rubbish), mask)
 
-    return _map(case, pad, lambda column: column)
+    inputs = {
+        name: PairTokens(pad(value.chosen, chosen), pad(value.rejected, rejected))
+        if isinstance(value, PairTokens) else value
+        for name, value in case.inputs.items()
+    }  # fmt: skip
+    return replace(case, inputs=inputs)
 
 
-def unpadded(case: Case, columns: PairTokens, left: int) -> tuple[Tensor, Tensor]:
-    """Values of `columns`, which belong to the padded case, at the columns of the bare one."""
-    widths = (case.policy.chosen.mask.shape[1], case.policy.rejected.mask.shape[1])
-    sides = (columns.chosen.values, columns.rejected.values)
-    found = [side[:, left : left + width] for side, width in zip(sides, widths, strict=True)]
-    return found[0], found[1]
+def renumbered(case: Case, seed: int, which: Sequence[int]) -> Case:
+    """Other numbers in some of the pairs; the lengths of all answers stay."""
+    other = draw(case.pairs, seed, apart=1.0)
+    index = torch.tensor(list(which))
+
+    def mixed(one: LogProbs, two: LogProbs) -> LogProbs:
+        columns = torch.arange(one.mask.shape[1]) % two.mask.shape[1]
+        # Where the other answer is shorter, its first token stands in for the rest.
+        numbers = torch.where(two.mask[:, columns], two.values[:, columns], two.values[:, :1])
+        values = one.values.index_copy(0, index, numbers[index])
+        return LogProbs(values.masked_fill(~one.mask, 0.0), one.mask)
+
+    def mix(one: Any, two: Any) -> Any:
+        if isinstance(one, PairTokens):
+            return PairTokens(mixed(one.chosen, two.chosen), mixed(one.rejected, two.rejected))
+        if isinstance(one, tuple):
+            return tuple(mix(a, b) for a, b in zip(one, two, strict=True))
+        return one.index_copy(0, index, two[index])
+
+    inputs = {name: mix(value, other.inputs[name]) for name, value in case.inputs.items()}
+    return replace(case, inputs=inputs)
 
 
 def cast(case: Case, tokens: torch.dtype, columns: torch.dtype) -> Case:

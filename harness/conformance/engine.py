@@ -82,10 +82,11 @@ def one_step(subject: Subject, rows: Sequence[int], micro_pairs: int, state: Sta
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights and memory after all steps."""
+    """Weights and memory after all steps, and the mean loss of each."""
 
     weights: Mapping[str, Tensor]
     state: State
+    losses: Tensor
 
 
 def trained(subject: Subject, *, killed: bool = False, evaluated: bool = False) -> Trained:
@@ -120,11 +121,12 @@ def _fit(subject: Subject, scratch: Path, *, stop_after: int | None, evaluated: 
         )
         return float(found.losses.mean()), found.state
 
-    state, _ = fit(
+    state, history = fit(
         model, STEPS, objective, Optimisation(0.01, schedule="constant", warmup=0.0),
         scratch=scratch, checkpoint_steps=1, report=_stopping(stop_after), state=subject.initial,
     )  # fmt: skip
-    return Trained({n: p.detach().clone() for n, p in model.named_parameters()}, state or {})
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    return Trained(weights, state or {}, torch.tensor(history.losses, dtype=torch.float64))
 
 
 def _stopping(after: int | None) -> Callable[[int, int, str], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.conformance.alternatives import forms
-from harness.conformance.cases import Case, at_reference, cast, draw
-from harness.conformance.compare import differ, same_bits
+from harness.conformance.cases import Case, at_reference, cast, draw, padded, renumbered
+from harness.conformance.compare import differ, distance, same_bits
 from harness.conformance.findings import BrokenError, SkipError, shown
 from harness.conformance.subject import Subject
 from harness.contracts.logprobs import PairLogProbs
@@ -94,16 +95,29 @@ def repeatable(subject: Subject) -> None:
     for case in subject.at_any_time(draw(6, 30, apart=0.3)):
         first = subject(case)
         _same(first, subject(case), "the same call again")
-        for seed in (31, 32):
-            subject(draw(4, seed, apart=1.0))
+        for other in (draw(4, 31, apart=1.0), renumbered(case, 32, range(case.pairs))):
+            subject(replace(other, state=case.state))
         _same(first, subject(case), "the same call after calls with other inputs")
+        _nothing_kept(subject, case)
         _seed_everything(33)
-        _same(first, subject(case), "the same call with the global random generators elsewhere")
         before = _global_randomness()
-        subject(case)
+        _same(first, subject(case), "the same call with the global random generators elsewhere")
         if _global_randomness() != before:
             raise BrokenError("random numbers from the input `rng` only",
                               "the state of a global random generator moved")  # fmt: skip
+
+
+def _nothing_kept(subject: Subject, case: Case) -> None:
+    """In a width that was never seen, other inputs first: what they leave must not be met."""
+    wide = padded(case, (0, 17), (0, 17))
+    subject(renumbered(wide, 34, range(case.pairs)))
+    expected, found = subject(case).losses, subject(wide).losses
+    if not distance(expected, found) <= 1e-6:
+        raise BrokenError(
+            f"losses that do not depend on earlier calls with inputs of the same shape: "
+            f"{shown(expected)}",
+            shown(found),
+        )
 
 
 def _same(first: Any, again: Any, when: str) -> None:
@@ -130,7 +144,10 @@ def state(subject: Subject) -> None:
     if subject.initial is None:
         raise SkipError("it reads no state")
     moved = False
-    for drawn in (draw(6, 40), draw(6, 41, apart=0.7), draw(1, 42), at_reference(draw(6, 43))):
+    plain = draw(6, 40)
+    narrow = [replace(cast(plain, kind, torch.float32), words=f"log-probs in {kind}")
+              for kind in (torch.float32, torch.bfloat16)]  # fmt: skip
+    for drawn in (plain, draw(6, 41, apart=0.7), draw(1, 42), at_reference(plain), *narrow):
         for case in subject.at_any_time(drawn):
             given = case.state or subject.initial
             after = subject.slopes(case).state

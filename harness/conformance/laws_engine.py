@@ -54,6 +54,8 @@ def evaluation(subject: Subject) -> None:
 
 
 def _same_end(plain: Trained, other: Trained, which: str) -> None:
+    # A saturated loss moves no weight, whatever evaluation has done to its memory.
+    _same("the losses", {"losses": plain.losses}, {"losses": other.losses}, which)
     _same("the memory", plain.state, other.state, which)
     _same("the weights", plain.weights, other.weights, which)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from harness.conformance.cases import Case, at_reference, draw, shifted
-from harness.conformance.findings import BrokenError, shown
+from harness.conformance.findings import BrokenError
 from harness.conformance.frozen import Cuts
-from harness.conformance.subject import Slopes, Subject
+from harness.conformance.subject import Subject
 from harness.contracts.logprobs import LogProbs, PairTokens
 
 SIDES = ("chosen", "rejected")
@@ -21,22 +21,41 @@ TRUE = 1e-6
 VANISHED = 1e-6
 """The least that gradients of long answers may be of those of short ones."""
 
+MANY = 60
+"""Pairs: enough for a loss that learns from a part of the tokens to touch every place."""
+
 OVERSHOT = (1.0, 10.0, 100.0, 1000.0, 3000.0)
 """How far in nats answers are moved in search of a place where the loss turns round."""
 
 
 def exists(subject: Subject) -> None:
-    """Both answers of some pairs are learnt from, every token of some, and long ones too."""
-    for apart in (0.1, 0.7):
-        for case in subject.at_any_time(draw(8, 110, apart=apart)):
-            slopes = subject.slopes(case)
-            for side, slope in zip(SIDES, slopes.by["policy"], strict=True):
-                _some(slope, f"by the log-probs of the {side} answers", case.words)
-            if "divergence" in slopes.by:
-                _some(torch.cat(slopes.by["divergence"], 1), "by `divergence`", case.words)
-            if not subject.drawing:  # which may leave tokens out
-                _every_token(case, slopes)
-    _long_answers(subject)
+    """Both answers are learnt from, at every place of a token, and long ones like short ones."""
+    short, far = draw(MANY, 110, lengths=(8, 12)), draw(MANY, 111, apart=0.7)
+    long = replace(draw(MANY, 112, lengths=(150, 200)), words="answers of 150 to 200 tokens")
+    sizes = [
+        [_sizes(subject, case) for case in subject.at_any_time(drawn)]
+        for drawn in (short, far, long)
+    ]
+    for one, _, other in zip(*sizes, strict=True):
+        for side in SIDES:
+            ratio = other[side] / one[side]
+            if ratio < VANISHED:  # and not NaN, which `finite` tells of
+                raise BrokenError(
+                    f"gradients of long {side} answers of the order of those of short ones",
+                    f"{ratio:.2g} of them: a weight of a summed log-prob vanishes with the length",
+                )
+
+
+def _sizes(subject: Subject, case: Case) -> dict[str, float]:
+    """The largest gradient by the log-probs of each side, which is not 0."""
+    slopes = subject.slopes(case)
+    if "divergence" in slopes.by:
+        _some(torch.cat(slopes.by["divergence"], 1), "by `divergence`", case.words)
+    for side, slope in zip(SIDES, slopes.by["policy"], strict=True):
+        _some(slope, f"by the log-probs of the {side} answers", case.words)
+        _at_every_place(getattr(case.policy, side).mask, slope, f"{side} answers ({case.words})")
+    chosen, rejected = (float(slope.abs().max()) for slope in slopes.by["policy"])
+    return {"chosen": chosen, "rejected": rejected}
 
 
 def _some(slope: Tensor, by: str, words: str) -> None:
@@ -44,27 +63,17 @@ def _some(slope: Tensor, by: str, words: str) -> None:
         raise BrokenError(f"a gradient {by} other than 0 for some pairs", f"0 for all ({words})")
 
 
-def _every_token(case: Case, slopes: Slopes) -> None:
-    answers = (case.policy.chosen, case.policy.rejected)
-    for side, answer, slope in zip(SIDES, answers, slopes.by["policy"], strict=True):
-        whole = ((slope != 0) | ~answer.mask).all(-1)
-        if not bool(whole.any()):
-            raise BrokenError(f"some {side} answers with a gradient at each of their tokens",
-                              f"tokens without one in every answer: {shown(slope[0])}")  # fmt: skip
-
-
-def _long_answers(subject: Subject) -> None:
-    short = draw(8, 120, lengths=(8, 12))
-    long = replace(draw(8, 121, lengths=(150, 200)), words="answers of 150 to 200 tokens")
-    for near, far in zip(subject.at_any_time(short), subject.at_any_time(long), strict=True):
-        slopes = [subject.slopes(case).by["policy"] for case in (near, far)]
-        for side, one, other in zip(SIDES, *slopes, strict=True):
-            ratio = float(other.abs().max() / one.abs().max())
-            if not ratio >= VANISHED:
-                raise BrokenError(
-                    f"gradients of long {side} answers of the order of those of short ones",
-                    f"{ratio:.2g} of them: a weight of a summed log-prob vanishes with the length",
-                )
+def _at_every_place(mask: Tensor, slope: Tensor, which: str) -> None:
+    """No place is left out in all answers; a loss may choose other tokens in each of them."""
+    place = mask.cumsum(-1)
+    shorter = int(mask.sum(-1).median())  # places that half of the answers have
+    for whence, numbers in (("start", place), ("end", place[:, -1:] + 1 - place)):
+        learnt = set(numbers[mask & (slope != 0)].tolist())
+        if left_out := sorted(set(range(1, shorter + 1)) - learnt):
+            raise BrokenError(
+                f"a gradient at every place of some {which}",
+                f"none in any answer at token {left_out[0]}, counted from the {whence}",
+            )
 
 
 def true(subject: Subject) -> None:
@@ -78,19 +87,23 @@ def true(subject: Subject) -> None:
         weights = 0.5 + torch.rand(case.pairs, generator=torch.Generator().manual_seed(130),
                                    dtype=torch.float64)  # fmt: skip
         for name in subject.slopes(case).by:
-            cuts = Cuts()
-            frozen, told = _error(subject, case, name, weights, cuts)
-            if frozen > TRUE:
-                raise BrokenError(
-                    f"a gradient by `{name}` that is that of the loss, with all that the loss "
-                    "cuts out of the graph held constant",
-                    f"{told} ({case.words})",
-                )
             plain, told = _error(subject, case, name, weights, None)
             if plain > largest:
                 largest, words = plain, f"by `{name}`: {told} ({case.words})"
+            if plain > TRUE:
+                _true_but_for_cuts(subject, case, name, weights)
     if not subject.changes:
         _as_declared(subject.whole.stop_gradient, largest, words)
+
+
+def _true_but_for_cuts(subject: Subject, case: Case, name: str, weights: Tensor) -> None:
+    frozen, told = _error(subject, case, name, weights, Cuts())
+    if frozen > TRUE:
+        raise BrokenError(
+            f"a gradient by `{name}` that is that of the loss, with all that the loss cuts out of "
+            "the graph held constant",
+            f"{told} ({case.words})",
+        )
 
 
 def _as_declared(declared: str, largest: float, words: str) -> None:
@@ -156,9 +169,14 @@ def _along(
 def direction(subject: Subject) -> None:
     """A likelier chosen and a less likely rejected answer cost no more, where that is declared.
 
-    What is declared must also not be less than what holds.
+    What is declared must also not be less than what holds. It is said of the defaults; under other
+    words a loss must at least not train every pair backwards.
     """
     declared = subject.whole.direction
+    if subject.changes:
+        if declared != "unclaimed":
+            _not_backwards(subject)
+        return
     at_start = _first_violation(subject, [_start(seed) for seed in range(4)], strict=True)
     anywhere = at_start or _first_violation(subject, _everywhere(), strict=False)
     holds = "unclaimed" if at_start else "at_reference" if anywhere else "everywhere"
@@ -178,6 +196,19 @@ def direction(subject: Subject) -> None:
     )
 
 
+def _not_backwards(subject: Subject) -> None:
+    for seed in range(4):
+        case = _start(seed)
+        chosen, rejected = subject.slopes(case).by["policy"]
+        if not bool((chosen.sum(-1) - rejected.sum(-1) > 0).all()):
+            return
+    raise BrokenError(
+        "a loss that falls for some pairs as the chosen answer becomes likelier and the rejected "
+        "one less likely",
+        f"one that rises for all ({case.words})",
+    )
+
+
 def _start(seed: int) -> Case:
     """The reference itself; for a loss that does not read it, any policy at all."""
     return at_reference(draw(6, 140 + seed))
@@ -191,12 +222,11 @@ def _everywhere() -> Iterator[Case]:
             yield shifted(draw(4, 160), amount * chosen, amount * rejected)
 
 
-def _first_violation(subject: Subject, cases: object, *, strict: bool) -> str:
+def _first_violation(subject: Subject, cases: Iterable[Case], *, strict: bool) -> str:
     """Where and how the gradient points the wrong way, or, if strict, nowhere; "" if it does not.
 
     Of the sum over the step: a coupled loss trades pairs against each other.
     """
-    assert hasattr(cases, "__iter__")
     for drawn in cases:
         for case in [drawn] if strict else subject.at_any_time(drawn):
             chosen, rejected = subject.slopes(case).by["policy"]

@@ -49,26 +49,34 @@ def not_dpo(subject: Subject) -> None:
 
 def reads_used(subject: Subject) -> None:
     """Every input changes some loss, under the settings that need it."""
-    for name in subject.whole.parameters:
-        if name != "policy":
-            for part in (0, 1) if name == "rewards" else (None,):
-                _used(subject.whole, name, part)
+    method = subject.whole
+    parts: list[tuple[str, int | None]] = [
+        (name, None) for name in method.parameters if name not in ("policy", "rewards")
+    ]
+    both = [("rewards", 0), ("rewards", 1)] if "rewards" in method.parameters else []
+    unused = [_said(method, *part) for part in [*parts, *both] if not _used(method, *part)]
+    if unused:
+        raise BrokenError(
+            f"another loss for another {' and for another '.join(unused)}",
+            "the same losses: read and not used; take it out of the signature",
+        )
 
 
-def _used(method: Method, name: str, part: int | None) -> None:
-    changes = _needing(method, name)
-    for subject in (Subject.of(method, change) for change in changes):
+def _said(method: Method, name: str, part: int | None) -> str:
+    which = f"`{name}`" if part is None else f"`{name}[{part}]`"
+    given = [" and ".join(f"{k}={v!r}" for k, v in c.items()) for c in _needing(method, name) if c]
+    return f"{which} with {' or '.join(given)}" if given else which
+
+
+def _used(method: Method, name: str, part: int | None) -> bool:
+    for subject in (Subject.of(method, changes) for changes in _needing(method, name)):
         for drawn in (draw(6, 310), draw(6, 311, apart=0.7), draw(6, 312, apart=0.3)):
             for case in subject.at_any_time(drawn):
-                for other in _perturbed(subject, case, name, part):
-                    if differ(subject(case).losses, subject(other).losses):
-                        return
-    which = f"`{name}`" if part is None else f"`{name}[{part}]`"
-    where = [" and ".join(f"{k}={v!r}" for k, v in change.items()) for change in changes if change]
-    raise BrokenError(
-        f"another loss for another {which}{', with ' if where else ''}{' or '.join(where)}",
-        "the same losses: it is read and not used; take it out of the signature",
-    )
+                losses = subject(case).losses
+                others = _perturbed(subject, case, name, part)
+                if any(differ(losses, subject(other).losses) for other in others):
+                    return True
+    return False
 
 
 def _needing(method: Method, name: str) -> list[Mapping[str, Setting]]:
@@ -139,7 +147,7 @@ def _is_no_constant(subject: Subject) -> None:
     if "reference" not in subject.reads:
         raise SkipError("it does not read the reference and declares no value there")
     found = torch.cat([losses for _, losses in _starts(subject)])
-    if distance(found, found[:1].expand_as(found)) <= EXACT:
+    if bool(found.isfinite().all()) and distance(found, found[:1].expand_as(found)) <= EXACT:
         raise BrokenError(
             "at_reference, where the loss at policy = reference is one constant",
             f"no value declared and {float(found[0]):.9g} on all inputs: declare "
@@ -195,16 +203,20 @@ class _Probes:
         return self._kept[key]
 
     def _compute(self, changes: Mapping[str, Setting], case: Case) -> list[Tensor] | None:
+        found: list[Tensor] = []
         try:
             subject = Subject.of(self.method, changes)
-            found: list[Tensor] = []
             for one in subject.at_any_time(case):
                 slopes = subject.slopes(one)
                 found += [slopes.losses, *(s for pair in slopes.by.values() for s in pair)]
                 found += [slopes.state[name] for name in sorted(slopes.state)]
-            return found
         except RequestError:
             return None
+        except Exception as error:
+            words = ", ".join(f"{key}={value!r}" for key, value in changes.items())
+            came = f"{type(error).__name__}: {error} ({case.words})"
+            raise BrokenError(f"losses with {words or 'the defaults'}", came) from error
+        return found
 
 
 def _matters(method: Method, key: str, probes: _Probes) -> bool:

@@ -6,7 +6,7 @@ import random
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -25,7 +25,7 @@ from harness.conformance import (
 from harness.conformance.alternatives import corners, forms
 from harness.conformance.cases import draw
 from harness.conformance.findings import BrokenError, Finding, Report, SkipError
-from harness.conformance.subject import Subject
+from harness.conformance.subject import Outcome, Subject
 from harness.contracts.method import Method
 from harness.contracts.settings import Setting
 from harness.errors import RequestError
@@ -33,6 +33,13 @@ from harness.registry import load_method
 
 Law: TypeAlias = Callable[[Subject], None]
 Scope: TypeAlias = Literal["defaults", "forms", "corners"]
+
+
+SCOPES: Mapping[Scope, tuple[Scope, ...]] = {
+    "defaults": ("defaults",),
+    "forms": ("defaults", "forms"),
+    "corners": ("defaults", "forms", "corners"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,8 @@ CHECKS: tuple[Check, ...] = (
     Check("described", "a loss that nobody can hold against its source", laws_contract.described),
     Check("shape", "trap 22: a mean of means; a row of losses broadcast against a column of them",
           laws_contract.shape, "corners"),
+    Check("state", "trap 26: a memory that cannot be saved, grows, or never moves",
+          laws_contract.state, "forms"),
     Check("inputs-untouched", "what one method changes in place, the next one reads",
           laws_contract.inputs_untouched, "forms"),
     Check("repeatable", "traps 25 and 40: a memory outside of the state; the same seed, other bits",
@@ -69,11 +78,11 @@ CHECKS: tuple[Check, ...] = (
     Check("finite", "trap 10: 0/0 at the first step, where the policy is the reference; overflow",
           laws_numbers.finite, "corners"),
     Check("gradient-exists", "a loss that trains nothing, or no longer does on long answers",
-          laws_gradient.exists),
+          laws_gradient.exists, "forms"),
     Check("gradient-true", "traps 32 and 33: a weight or margin leaks gradient, or has lost it",
           laws_gradient.true, "forms"),
     Check("direction", "trap 32: the sign of the gradient; chosen and rejected swapped",
-          laws_gradient.direction),
+          laws_gradient.direction, "forms"),
     Check("padding", "traps 1 and 12: what is outside the mask, or the width of the batch, counts",
           laws_numbers.padding, "forms"),
     Check("order", "trap 3: the order of the pairs changes their losses",
@@ -82,8 +91,6 @@ CHECKS: tuple[Check, ...] = (
           laws_batch.coupling, "forms"),
     Check("micro-batches", "traps 19 and 20: the split of a step changes its gradient",
           laws_engine.micro_batches),
-    Check("state", "trap 26: a memory that cannot be saved, grows, or never moves",
-          laws_contract.state, "forms"),
     Check("resume", "trap 26: a memory that is not in the checkpoint", laws_engine.resume),
     Check("evaluation", "trap 25: evaluation updates the statistics of training",
           laws_engine.evaluation),
@@ -123,26 +130,47 @@ def check_method(name_or_path: str) -> Report:
 
 
 def _findings(method: Method, checks: list[Check]) -> Iterator[Finding]:
-    usable = ""
+    """One after the other; what makes all others pointless is told once."""
+    changes, pointless = _changes(method), ""
     for check in checks:
-        found = _skipped(check, usable) if usable else _held_to(method, check)
-        if check.id == "shape" and found.status == "failed" and not _evaluates(method):
-            usable = "no losses to check: see shape"
-        yield found
+        if pointless:
+            yield _skipped(check, pointless)
+            continue
+        some = [change for change, scope in changes if scope in SCOPES[check.scope]]
+        yield _held_to(method, check, some)
+        if check.id == "shape":
+            # Settings under which nothing can be computed have just been told of.
+            changes = [one for one in changes if _outcome(method, one[0]) is not None]
+            pointless = "" if changes and not changes[0][0] else "no losses to check: see shape"
+        elif check.id == "state" and not _remembers_tensors(method):
+            pointless = "no memory to go on with: see state"
 
 
-def _evaluates(method: Method) -> bool:
-    """Whether it gives one loss per pair of an ordinary step; else every check would say so."""
+def _changes(method: Method) -> list[tuple[Mapping[str, Setting], Scope]]:
+    """The defaults, then every change of settings that some checks look at."""
+    found: list[tuple[Mapping[str, Setting], Scope]] = [({}, "defaults")]
+    found += [(change, "forms") for change in forms(method)]
+    return found + [(change, "corners") for change in corners(method)]
+
+
+def _outcome(method: Method, change: Mapping[str, Setting]) -> Outcome | None:
+    """Of an ordinary step; None where there are no losses of it."""
     try:
-        return Subject.of(method)(draw(6)).losses.shape == (6,)
+        found = Subject.of(method, change)(draw(6))
     except (Exception, SystemExit):
-        return False
+        return None
+    return found if found.losses.shape == (6,) else None
 
 
-def _held_to(method: Method, check: Check) -> Finding:
+def _remembers_tensors(method: Method) -> bool:
+    found = _outcome(method, {})
+    return found is not None and all(isinstance(v, torch.Tensor) for v in found.state.values())
+
+
+def _held_to(method: Method, check: Check, changes: Sequence[Mapping[str, Setting]]) -> Finding:
     began = time.perf_counter()
     skipped = ""
-    for change in _changes(method, check.scope):
+    for change in changes:
         try:
             check.law(Subject.of(method, change))
         except SkipError as skip:
@@ -157,15 +185,6 @@ def _held_to(method: Method, check: Check) -> Finding:
             return _failed(check, "losses, and no error", came, began, change)
     seconds = time.perf_counter() - began
     return Finding(check.id, check.trap, "skipped" if skipped else "passed", "", skipped, seconds)
-
-
-def _changes(method: Method, scope: Scope) -> list[dict[str, Setting]]:
-    found: list[dict[str, Setting]] = [{}]
-    if scope != "defaults":
-        found += forms(method)
-    if scope == "corners":
-        found += corners(method)
-    return found
 
 
 def _failed(
