@@ -201,7 +201,7 @@ def test_a_failure_is_told_in_full(tmp_path: Path, capsys: pytest.CaptureFixture
     for words in (
         "FAILED  direction",
         "trap:",
-        "trap 32",
+        "the sign of the gradient; chosen and rejected swapped",
         "expected:",
         "came:",
         "it reads no state",

@@ -48,7 +48,7 @@ class Check:
 
     Attributes:
         id: its name in reports.
-        trap: the mistake, with its number in the project's list of traps where it has one.
+        trap: the mistake that it is there for, one that really happened.
         law: raises where it does not hold.
         scope: "defaults"; "forms", also every other word, bool and None of a setting; or
             "corners", also grid values and the ends of bounds.
@@ -65,46 +65,46 @@ def _loaded(subject: Subject) -> None:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("loads", "trap 35: a name that nobody reads, or one that nobody provides", _loaded),
+    Check("loads", "a name that nobody reads, or one that nobody provides", _loaded),
     Check("described", "a loss that nobody can hold against its source", laws_contract.described),
-    Check("shape", "trap 22: a mean of means; a row of losses broadcast against a column of them",
+    Check("shape", "a mean of means; a row of losses broadcast against a column of them",
           laws_contract.shape, "corners"),
-    Check("state", "trap 26: a memory that cannot be saved, grows, or never moves",
+    Check("state", "a memory that cannot be saved, grows, or never moves",
           laws_contract.state, "forms"),
     Check("inputs-untouched", "what one method changes in place, the next one reads",
           laws_contract.inputs_untouched, "forms"),
-    Check("repeatable", "traps 25 and 40: a memory outside of the state; the same seed, other bits",
+    Check("repeatable", "a memory outside of the state; the same seed, other bits",
           laws_contract.repeatable, "forms"),
-    Check("finite", "trap 10: 0/0 at the first step, where the policy is the reference; overflow",
+    Check("finite", "0/0 at the first step, where the policy is the reference; overflow",
           laws_numbers.finite, "corners"),
     Check("gradient-exists", "a loss that trains nothing, or no longer does on long answers",
           laws_gradient.exists, "forms"),
-    Check("gradient-true", "traps 32 and 33: a weight or margin leaks gradient, or has lost it",
+    Check("gradient-true", "a weight or margin leaks gradient, or has lost it",
           laws_gradient.true, "forms"),
-    Check("direction", "trap 32: the sign of the gradient; chosen and rejected swapped",
+    Check("direction", "the sign of the gradient; chosen and rejected swapped",
           laws_gradient.direction, "forms"),
-    Check("padding", "traps 1 and 12: what is outside the mask, or the width of the batch, counts",
+    Check("padding", "what is outside the mask, or the width of the batch, counts",
           laws_numbers.padding, "forms"),
-    Check("order", "trap 3: the order of the pairs changes their losses",
+    Check("order", "the order of the pairs changes their losses",
           laws_batch.order, "forms"),
-    Check("coupling", "trap 20: statistics of the micro-batch instead of the step",
+    Check("coupling", "statistics of the micro-batch instead of the step",
           laws_batch.coupling, "forms"),
-    Check("micro-batches", "traps 19 and 20: the split of a step changes its gradient",
+    Check("micro-batches", "the split of a step changes its gradient",
           laws_engine.micro_batches),
-    Check("resume", "trap 26: a memory that is not in the checkpoint", laws_engine.resume),
-    Check("evaluation", "trap 25: evaluation updates the statistics of training",
+    Check("resume", "a memory that is not in the checkpoint", laws_engine.resume),
+    Check("evaluation", "evaluation updates the statistics of training",
           laws_engine.evaluation),
-    Check("not-dpo", "trap 31: a variant that is DPO under another name", laws_inputs.not_dpo),
-    Check("reads-used", "traps 31 and 35: an input that is read and not used",
+    Check("not-dpo", "a variant that is DPO under another name", laws_inputs.not_dpo),
+    Check("reads-used", "an input that is read and not used",
           laws_inputs.reads_used),
-    Check("only-for", "trap 35: an input that is needed although it is said not to be",
+    Check("only-for", "an input that is needed although it is said not to be",
           laws_contract.only_for),
-    Check("at-reference", "trap 9: the loss of the first step is not what is declared",
+    Check("at-reference", "the loss of the first step is not what is declared",
           laws_inputs.at_the_reference),
-    Check("lengths", "trap 13: lengths counted from numbers that are not zero",
+    Check("lengths", "lengths counted from numbers that are not zero",
           laws_numbers.lengths, "forms"),
-    Check("bf16", "trap 7: sums in half precision", laws_numbers.bf16, "forms"),
-    Check("settings-used", "traps 34 and 35: an option that is accepted and ignored",
+    Check("bf16", "sums in half precision", laws_numbers.bf16, "forms"),
+    Check("settings-used", "an option that is accepted and ignored",
           laws_inputs.settings_used),
 )  # fmt: skip
 """All checks, in the order of a report."""

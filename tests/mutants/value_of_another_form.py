@@ -1,6 +1,6 @@
 """IPO that declares 1 / (4 tau) for its first loss, where its square is.
 
-Thought up here: trap 9, a gate that stops right runs or lets wrong ones through.
+Thought up here: a gate that stops right runs or lets wrong ones through.
 """
 
 from harness.api import PairLogProbs, PerPair, method

@@ -1,6 +1,6 @@
 """Margins as weights whose mean is one, over the pairs that are in memory at the same time.
 
-Thought up here, after trl#2628 and trap 19: another number of accumulation steps, another gradient.
+Thought up here, after trl#2628: another number of accumulation steps, another gradient.
 """
 
 import torch
