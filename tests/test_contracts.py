@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 import torch
 
 from harness.api import LogProbs, PairLogProbs, PerPair, RequestError, State, method
+from harness.budget import Budget
 from harness.contracts.settings import checked, within
+from harness.pipeline.trials import Trial, edges, trials
 
 
 def plain(
@@ -299,7 +302,10 @@ def test_the_loss_at_the_reference_may_follow_the_settings() -> None:
     ("words", "complaint"),
     [
         ({"coupld": True}, r"argument of @method 'coupld'.*'coupled'"),
-        ({"only_for": {"refrence": {"form": ("dpo",)}}}, r"input that 'shaped' describes"),
+        (
+            {"only_for": {"refrence": {"form": ("dpo",)}}},
+            r"input or setting that 'shaped' describes",
+        ),
         ({"only_for": {"reference": {"from": ("dpo",)}}}, r"setting that 'shaped' describes"),
         ({"grid": {"form": ("dpo", "simpo")}}, "'form' changes what it reads: no grid"),
         ({"moving_reference": ("mix", "evry")}, r"setting that 'shaped' describes 'evry'"),
@@ -313,3 +319,54 @@ def test_a_description_must_be_of_what_is_there(words: dict[str, Any], complaint
 def test_a_reference_that_is_not_read_cannot_be_moved() -> None:
     with pytest.raises(RequestError, match="moves a reference that it does not read"):
         method(source="none", moving_reference=("beta", "steps"))(plain)
+
+
+def formed(
+    policy: PairLogProbs,
+    *,
+    form: Literal["plain", "margin"] = "plain",
+    margin: float = 1.0,
+    beta: float = 0.1,
+) -> PerPair:
+    """A loss with a setting that one of its forms has no use for."""
+    return policy.chosen.mean()
+
+
+FORMED: dict[str, Any] = {"source": "none", "only_for": {"margin": {"form": ("margin",)}}}
+
+
+def test_a_setting_without_effect_is_refused() -> None:
+    made = method(**FORMED)(formed)
+    with pytest.raises(
+        RequestError, match=r"'formed.margin' has no effect here: it needs form=margin"
+    ):
+        made.resolve({"margin": 2.0})
+    assert made.resolve({"margin": 2.0, "form": "margin"})["margin"] == 2.0
+    assert made.resolve({"margin": 1.0}) == made.defaults, "its default may be said"
+    assert made.resolve(made.resolve({"form": "margin"}))["form"] == "margin"
+
+
+def test_what_a_form_has_no_use_for_makes_no_trials() -> None:
+    grid = {"margin": (0.5, 1.0, 2.0), "beta": (0.1, 0.3)}
+    made = method(**FORMED, grid=grid)(formed)
+    budget = Budget(trials=2, learning_rates=(1e-3,), learning_rate=1e-3)
+    plain = trials(made, made.defaults, budget, seed=0)
+    assert [trial.settings["beta"] for trial in plain] == [0.1, 0.3]
+    assert {trial.settings["margin"] for trial in plain} == {1.0}
+    with pytest.raises(RequestError, match="has 2 different trials"):
+        trials(made, made.defaults, replace(budget, trials=3), seed=0)
+    wide = made.resolve({"form": "margin"})
+    assert len(trials(made, wide, replace(budget, trials=6), seed=0)) == 6
+    assert edges(Trial(made.resolve({}), 1e-3), made, budget) == ["beta"]
+
+
+def test_what_holds_of_a_loss_may_follow_the_settings() -> None:
+    made = method(
+        source="none",
+        coupled=lambda s: s["form"] == "margin",
+        direction=lambda s: "at_reference" if s["form"] == "margin" else "everywhere",
+    )(formed)
+    plain, margin = made.narrowed(), made.narrowed({"form": "margin"})
+    assert (plain.coupled, plain.whole_step, plain.direction) == (False, False, "everywhere")
+    assert (margin.coupled, margin.whole_step, margin.direction) == (True, True, "at_reference")
+    assert made.whole_step, "until it is known, a step is not split"

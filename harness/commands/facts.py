@@ -30,10 +30,15 @@ CONFIDENCE: Mapping[str, str] = {
     "unknown": "no source was found",
 }
 DIRECTION: Mapping[str, str] = {
-    "everywhere": "everywhere; a likelier chosen and a less likely rejected answer never cost more",
-    "at_reference": "at the reference only; elsewhere a likelier chosen or a less likely rejected"
-    " answer can cost more",
-    "unclaimed": "not claimed, not even where policy and reference are equal",
+    "everywhere": "everywhere the gradient makes chosen tokens likelier and rejected ones less so",
+    "at_reference": "at the reference the gradient widens the gap; elsewhere it can make chosen"
+    " tokens less likely or rejected ones likelier",
+    "unclaimed": "not claimed: even at the reference the gradient can narrow the gap",
+}
+
+COUPLED: Mapping[bool, str] = {
+    True: "yes; a pair's loss depends on the other pairs of its step",
+    False: "no; a pair's loss is its own",
 }
 
 
@@ -95,7 +100,8 @@ def settings(plugin: Method | TaskPlugin) -> list[SettingFacts]:
     types, said = get_type_hints(function), docstring(function).arguments
     return [
         SettingFacts(
-            name, word(default), _allowed(bounds.get(name), types.get(name)),
+            name, word(default), _allowed(bounds.get(name), types.get(name))
+            + (_condition(plugin, name) if isinstance(plugin, Method) else ""),
             ", ".join(map(word, grid.get(name, ()))), said.get(name, ""),
         )
         for name, default in plugin.defaults.items()
@@ -107,16 +113,21 @@ def facts(method: Method) -> dict[str, str]:
     found = {
         "source": method.source,
         "confidence": f"{method.status}; {CONFIDENCE[method.status]}",
-        "coupled": "yes; a pair's loss depends on the other pairs of its step" if method.coupled
-        else "no; a pair's loss is its own",
+        "coupled": _varying(method, "coupled", COUPLED),
         "state": _state(method),
         "stop-gradient": method.stop_gradient or "none of its own",
-        "direction": DIRECTION[method.direction],
+        "direction": _varying(method, "direction", DIRECTION),
         "at reference": _at_reference(method),
     }  # fmt: skip
     if "reference" in method.parameters:
         found["moving reference"] = _moving(method)
     return found
+
+
+def _varying(method: Method, name: str, words: Mapping[Any, str]) -> str:
+    """What holds at the defaults, and whether it holds for all settings."""
+    varies = callable(getattr(method, name))
+    return words[getattr(method.narrowed(), name)] + "; it depends on settings" * varies
 
 
 def word(value: Setting) -> str:
@@ -133,11 +144,11 @@ def one_of(words: Iterable[str]) -> str:
 
 
 def _condition(method: Method, name: str) -> str:
-    """For which settings an input is read, and whether at the defaults."""
+    """For which settings an input or a setting has a part, and whether at the defaults."""
     if name not in method.only_for:
         return ""
     needed = [f"{key} {one_of(map(word, v))}" for key, v in method.only_for[name].items()]
-    default = "" if name in method.reads else "; not read at the defaults"
+    default = "" if method.uses(name, method.defaults) else "; not at the defaults"
     return f"; only for {', or '.join(needed)}{default}"
 
 

@@ -51,7 +51,7 @@ def _overview(methods: Sequence[Method]) -> str:
     rows = [
         (
             f"[{prose(m.name)}](#{m.name})", prose(m.summary), ", ".join(map(code, m.parameters)),
-            "yes" if m.coupled else "no", m.status,
+            "yes" if m.narrowed().coupled else "no", m.status,
         )
         for m in methods
     ]  # fmt: skip

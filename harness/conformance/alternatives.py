@@ -28,17 +28,25 @@ def forms(method: Method) -> list[dict[str, Setting]]:
     for key, default in method.defaults.items():
         words = _valid(method, key, _words(hints[key], default))
         # Of the numbers that an optional setting may have instead of None, one is enough.
-        found += [{key: value} for value in (words[:1] if default is None else words)]
+        some = words[:1] if default is None else words
+        found += [{**enabling(method, key), key: value} for value in some]
     return found
 
 
 def corners(method: Method) -> list[dict[str, Setting]]:
     """Changes of one number each to a value of its grid, or to an end that its bounds include."""
     return [
-        {key: value}
+        {**enabling(method, key), key: value}
         for key, default in method.defaults.items() if _is_number(default)
         for value in _valid(method, key, [*_ends(method, key), *method.grid.get(key, ())])
     ]  # fmt: skip
+
+
+def enabling(method: Method, key: str) -> dict[str, Setting]:
+    """A change that makes a setting have an effect; none where it has one at the defaults."""
+    if method.uses(key, method.defaults):
+        return {}
+    return {other: values[0] for other, values in list(method.only_for[key].items())[:1]}
 
 
 def combined(*changes: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -84,7 +92,7 @@ def _distinct(method: Method, key: str, values: Iterable[Setting]) -> Iterator[S
     seen = {_identity(method.defaults[key])}
     for value in values:
         try:
-            resolved = method.resolve({key: value})[key]
+            resolved = method.resolve({**enabling(method, key), key: value})[key]
         except RequestError:
             continue
         if _identity(resolved) not in seen:

@@ -49,9 +49,9 @@ def _told(index: list[int]) -> str:
 
 def coupling(subject: Subject) -> None:
     """A pair's loss depends on the other pairs of the step if, and only if, that is declared."""
-    if not subject.whole.coupled:
+    if not subject.method.coupled:
         _is_alone(subject)
-    elif not subject.changes:
+    elif not subject.changes or callable(subject.whole.coupled):
         _is_not_alone(subject)
 
 

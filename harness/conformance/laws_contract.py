@@ -30,7 +30,7 @@ def described(subject: Subject) -> None:
         "a docstring with a first line that says what comes out": method.summary,
         "a source: paper and equation, or repository, file and commit": method.source.strip(),
         f"a status out of {', '.join(STATUS)}": method.status in STATUS,
-        f"a direction out of {', '.join(get_args(Direction))}": method.direction
+        f"a direction out of {', '.join(get_args(Direction))}": subject.method.direction
         in get_args(Direction),
     }
     for expected, there in facts.items():

@@ -167,13 +167,13 @@ def _along(
 
 
 def direction(subject: Subject) -> None:
-    """A likelier chosen and a less likely rejected answer cost no more, where that is declared.
+    """No chosen token is made less likely and no rejected one likelier, where that is declared.
 
     What is declared must also not be less than what holds. It is said of the defaults; under other
     words a loss must at least not train every pair backwards.
     """
-    declared = subject.whole.direction
-    if subject.changes:
+    declared = subject.method.direction
+    if subject.changes and not callable(subject.whole.direction):
         if declared != "unclaimed":
             _not_backwards(subject)
         return
@@ -185,13 +185,13 @@ def direction(subject: Subject) -> None:
     order = ("everywhere", "at_reference", "unclaimed")
     if order.index(declared) < order.index(holds):
         raise BrokenError(
-            f'that no likelier chosen and no less likely rejected answer costs more: direction="'
-            f'{declared}" is declared',
+            f"a gradient that makes no chosen token less likely and no rejected one likelier: "
+            f'direction="{declared}" is declared',
             anywhere or at_start,
         )
     raise BrokenError(
-        f"a place where a likelier chosen or less likely rejected answer costs more, as "
-        f'direction="{declared}" is declared',
+        f"a place where the gradient makes a chosen token less likely or a rejected one likelier, "
+        f'as direction="{declared}" is declared',
         f'none on any of the inputs: declare direction="{holds}"',
     )
 

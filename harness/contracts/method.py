@@ -17,7 +17,9 @@ State: TypeAlias = Mapping[str, Tensor]
 comes out."""
 
 Direction: TypeAlias = Literal["everywhere", "at_reference", "unclaimed"]
-"""Where a likelier chosen and a less likely rejected answer never cost more."""
+"""Where the gradient never makes a chosen token less likely or a rejected one likelier."""
+
+Settings: TypeAlias = Mapping[str, Any]
 
 READS: Mapping[str, str] = {
     "policy": "per-token log-probs of the policy that is being trained",
@@ -53,16 +55,19 @@ class Method:
         bounds: the interval in which a setting must lie, as in "(0, 1]"; see `settings.within`.
         status: how sure the source is: verified, derived or unknown.
         disagreements: sentences on where sources differ, and which of them this follows.
-        coupled: a pair's loss depends on the other pairs of the step.
+        coupled: a pair's loss depends on the other pairs of the step. Like `direction` and
+            `at_reference` it may be a function of the settings.
         initial: the state before the first step, for a method that reads `state`: a number, or
             as many as a vector has places.
-        at_reference: exact loss when the policy equals the reference, where there is one: a
-            number, or a function of the settings that may give None.
+        at_reference: exact loss when the policy equals the reference, where there is one; of
+            coupled losses their mean over the step.
         stop_gradient: what the loss holds constant though it is made of the policy; "" if nothing.
-        direction: where a likelier chosen and a less likely rejected answer never cost more.
-        only_for: inputs that only some values of settings need, as in
+        direction: where the gradient never makes a chosen token less likely or a rejected one
+            likelier: "everywhere", "at_reference" alone, or "unclaimed".
+        only_for: inputs and settings that only some values of other settings need, as in
             `{"reference": {"form": ("dpo", "ipo")}}`: one of these values is enough. For any other
-            the input is neither computed nor billed, and the function receives None.
+            an input is neither computed nor billed, and the function receives None; a setting is
+            refused if it is not left at its default.
         moving_reference: names of two settings, `(mix, every)`: after each `every` steps the
             engine moves the reference's weights to mix * policy + (1 - mix) * reference.
     """
@@ -79,18 +84,18 @@ class Method:
     bounds: Mapping[str, str] = field(default_factory=dict)
     status: Literal["verified", "derived", "unknown"] = "verified"
     disagreements: tuple[str, ...] = ()
-    coupled: bool = False
+    coupled: bool | Callable[[Settings], bool] = False
     initial: Mapping[str, float | tuple[float, ...]] | None = None
-    at_reference: float | Callable[[Mapping[str, Any]], float | None] | None = None
+    at_reference: float | Callable[[Settings], float | None] | None = None
     stop_gradient: str = ""
-    direction: Direction = "everywhere"
+    direction: Direction | Callable[[Settings], Direction] = "everywhere"
     only_for: Mapping[str, Mapping[str, tuple[Setting, ...]]] = field(default_factory=dict)
     moving_reference: tuple[str, str] | None = None
 
     @property
     def whole_step(self) -> bool:
         """Whether a step may not be split: coupled losses, or a memory that moves once a step."""
-        return self.coupled or bool({"state", "rng"} & set(self.reads))
+        return bool(self.coupled or {"state", "rng"} & set(self.reads))
 
     @property
     def file(self) -> str:
@@ -105,7 +110,8 @@ class Method:
         """All settings, the given ones over the defaults.
 
         Raises:
-            RequestError: a setting does not exist, has the wrong type or is out of bounds.
+            RequestError: a setting does not exist, has the wrong type, is out of bounds, or would
+                have no effect.
         """
         types = get_type_hints(self.loss)
         resolved = dict(self.defaults)
@@ -116,19 +122,36 @@ class Method:
             resolved[key] = checked(where, value, types.get(key))
             if key in self.bounds:
                 within(where, resolved[key], self.bounds[key])
+        for key, value in resolved.items():
+            if value != self.defaults[key] and not self.uses(key, resolved):
+                needs = " or ".join(
+                    f"{other}={value}"
+                    for other, values in self.only_for[key].items()
+                    for value in values
+                )
+                raise RequestError(f"'{self.name}.{key}' has no effect here: it needs {needs}")
         return resolved
 
+    def uses(self, name: str, settings: Settings) -> bool:
+        """Whether an input or a setting has a part in the loss, for all settings resolved."""
+        needed = self.only_for.get(name)
+        return needed is None or any(settings[key] in values for key, values in needed.items())
+
     def narrowed(self, settings: Mapping[str, Any] | None = None) -> Method:
-        """The method as these settings leave it: what it reads, and its loss at the reference.
+        """The method as these settings leave it: what it reads, and what holds of its loss.
 
         Raises:
             RequestError: as in `resolve`.
         """
         resolved = self.resolve(settings)
-        reads = tuple(name for name in self.parameters if self._needs(name, resolved))
-        value = self.at_reference(resolved) if callable(self.at_reference) else self.at_reference
+        reads = tuple(name for name in self.parameters if self.uses(name, resolved))
+        known = {
+            name: value(resolved) if callable(value) else value
+            for name in ("coupled", "at_reference", "direction")
+            for value in (getattr(self, name),)
+        }
         initial = self.initial if "state" in reads else None
-        return replace(self, reads=reads, initial=initial, at_reference=value)
+        return replace(self, reads=reads, initial=initial, **known)
 
     def losses(self, settings: Mapping[str, Any] | None = None, **inputs: Any) -> Any:
         """Evaluate on given inputs without any model: losses [pairs], or (losses, next state).
@@ -137,17 +160,13 @@ class Method:
             RequestError: an input is missing or is one that the method does not read.
         """
         resolved = self.resolve(settings)
-        reads = [name for name in self.parameters if self._needs(name, resolved)]
+        reads = [name for name in self.parameters if self.uses(name, resolved)]
         if extra := set(inputs) - set(self.parameters):
             raise unknown(f"input of method '{self.name}'", min(extra), self.parameters)
         if missing := [name for name in reads if name not in inputs]:
             raise RequestError(f"method '{self.name}' reads {', '.join(missing)}: not given")
         given = (inputs[name] if name in reads else None for name in self.parameters)
         return self.loss(*given, **resolved)
-
-    def _needs(self, name: str, settings: Mapping[str, Setting]) -> bool:
-        needed = self.only_for.get(name)
-        return needed is None or any(settings[key] in values for key, values in needed.items())
 
 
 def method(*, source: str, **described: Any) -> Callable[[Callable[..., Any]], Method]:
@@ -190,15 +209,19 @@ def _check(made: Method) -> None:
         raise RequestError(f"method '{name}': reading `state` and naming `initial` go together")
     if made.moving_reference and "reference" not in made.parameters:
         raise RequestError(f"method '{name}' moves a reference that it does not read")
+    inputs = [made.only_for[name] for name in made.only_for if name in made.parameters]
     governing = {key for needed in made.only_for.values() for key in needed}
     _known(name, "setting", {*made.grid, *made.bounds, *governing, *(made.moving_reference or ())},
            made.defaults)  # fmt: skip
-    _known(name, "input", made.only_for, made.parameters)
-    if both := governing & set(made.grid):
+    _known(name, "input or setting", made.only_for, {*made.parameters, *made.defaults})
+    if both := {key for needed in inputs for key in needed} & set(made.grid):
         # Trials share their inputs, so a trial must not change what is read.
         raise RequestError(f"method '{name}': '{min(both)}' changes what it reads: no grid")
+    types = get_type_hints(made.loss)
     for key, value in [(key, value) for key, values in made.grid.items() for value in values]:
-        made.resolve({key: value})
+        checked(f"{name}.{key}", value, types.get(key))
+        if key in made.bounds:
+            within(f"{name}.{key}", value, made.bounds[key])
 
 
 def _known(name: str, what: str, described: Iterable[str], known: Collection[str]) -> None:

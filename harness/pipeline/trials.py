@@ -29,12 +29,15 @@ def trials(method: Method, settings: Mapping[str, Any], budget: Budget, seed: in
         RequestError: there are fewer different trials than every method is given.
     """
     first = Trial(dict(settings), budget.learning_rate)
-    grid = [
-        Trial({**settings, **dict(zip(method.grid, values, strict=True))}, rate)
-        for rate in budget.learning_rates
-        for values in product(*method.grid.values())
-    ]
-    others = [trial for trial in grid if trial != first]
+    others: list[Trial] = []
+    for rate in budget.learning_rates:
+        for values in product(*method.grid.values()):
+            chosen = {**settings, **dict(zip(method.grid, values, strict=True))}
+            # What has no effect beside the rest stays as it is: it would make the same trial twice.
+            idle = {key: settings[key] for key in method.grid if not method.uses(key, chosen)}
+            trial = Trial({**chosen, **idle}, rate)
+            if trial != first and trial not in others:
+                others.append(trial)
     if len(others) + 1 < budget.trials:
         raise RequestError(
             f"method '{method.name}' has {len(others) + 1} different trials, and budget.trials = "
@@ -52,7 +55,8 @@ def edges(trial: Trial, method: Method, budget: Budget) -> list[str]:
     """
     tried = {**method.grid, "learning_rate": (budget.learning_rate, *budget.learning_rates)}
     chosen = {**trial.settings, "learning_rate": trial.learning_rate}
-    return [name for name, values in tried.items() if chosen[name] in _ends(values)]
+    used = [name for name in tried if method.uses(name, chosen)]
+    return [name for name in used if chosen[name] in _ends(tried[name])]
 
 
 def _ends(values: Sequence[Any]) -> set[float]:
