@@ -120,7 +120,7 @@ def words(text: str) -> str:
         "formula sg[|h_w|] * x_ - y_ * log(`L_w`) L_w, L_l number of response tokens h_w, h_l"
         " log-ratio, h = s - r sg[.] held constant: no gradient passes",
         "only for form one or two, or whole true state",
-        "only for form three; not read at the defaults",
+        "only for form three; not at the defaults",
         "beta = 0.125; in (0, 1); worth trying: 0.1, 0.333333 what | beta, or `|beta|`, is.",
         "every = 12; in [1, inf) ceiling = none; in [0, 9] or none; worth trying: 2.0, none",
         "whole = false; true or false form = one; one of one, two, three",
@@ -128,7 +128,7 @@ def words(text: str) -> str:
         "coupled yes; a pair's loss depends on the other pairs of its step",
         "state queue 0 in 7 places, steps 0 before the first step",
         "stop-gradient the length _l_",
-        "direction at the reference only;",
+        "direction at the reference the gradient widens the gap;",
         "at reference loss 0.25 at the defaults; it depends on settings",
         "moving reference yes; after each every = 12 steps it becomes beta * policy + (1 - beta) *"
         " reference in its weights, with beta = 0.125",
