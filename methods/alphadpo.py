@@ -11,14 +11,21 @@ from harness.api import PairLogProbs, PerPair, State, method
     source="arXiv:2410.10148; junkangwu/alpha-DPO scripts/dpo_trainer.py:86-108,140-148,251-257"
     " @fab3209",
     formula="-log sigmoid(beta * (u - sg[gamma_beta_ratio + alpha * z])), z the z-score of"
-    " g = (a_w - a_l) - (its value under the reference), running mean and deviation, u = a_w - a_l",
+    " g = (a_w - a_l) - (its value under the reference), running mean and deviation from 0, in"
+    " statistics corrected both over 1 - decay^steps, u = a_w - a_l",
     stop_gradient="the target margin",
     disagreements=(
         "The paper is recalled as writing gamma + alpha * M outside beta; the code, followed here, "
         "has both inside.",
+        "The default, `corrected`, is not the authors' code.",
         "The authors' statistics start at 0 without correction, move per micro-batch and in "
         'evaluation, and are 0/0 while policy and reference are equal: `statistics="literal"` '
         "keeps the zero start alone.",
+        "The authors' code sums log-probs unless `ln: true`, which all four configurations set; "
+        "here they are means.",
+        "The authors' class has beta 2.0, a ratio of 0.25 and alpha 0; the defaults here are of "
+        "one of their four configurations.",
+        "The authors' code has an optional label smoothing, left out here.",
     ),
     # Of the authors' four configurations, and their sweep of alpha up to 0.3.
     grid={
@@ -35,6 +42,7 @@ from harness.api import PairLogProbs, PerPair, State, method
     },
     coupled=True,
     initial={"mean": 0.0, "std": 0.0, "steps": 0.0},
+    only_for={"epsilon": {"statistics": ("corrected",)}},
 )
 def alphadpo(
     policy: PairLogProbs,
@@ -59,12 +67,12 @@ def alphadpo(
     The authors' statistics ("literal") start at 0 and are used as they are: in early steps z is
     up to ten times too wide. Where the spread is exactly 0, as it is while the policy is the
     reference to the bit, z is 0 here and 0/0 there. The default
-    ("corrected") deviates. It divides both averages by 1 - decay ** steps. It takes a spread
-    below `epsilon` for `epsilon`, so that rounding never becomes z of order one. In both forms a
-    step of one pair, which has no spread, leaves the statistics alone, and its z is 0 while there
-    are none; in the authors' code it is NaN. In both forms a step is all pairs of an optimizer
-    step, and evaluation moves nothing; the authors' code updates per micro-batch, in evaluation
-    too.
+    ("corrected") is not the authors' code. It divides both averages by 1 - decay ** steps. It
+    takes a spread below `epsilon` for `epsilon`, so that rounding never becomes z of order one. In
+    both forms a step of one pair, which has no spread, leaves the statistics alone, and its z is 0
+    while there are none; in the authors' code it is NaN. In both forms a step is all pairs of an
+    optimizer step, and evaluation moves nothing; the authors' code updates per micro-batch, in
+    evaluation too.
 
     Args:
         policy: log-probs of the policy.

@@ -9,8 +9,8 @@ from harness.api import PairLogProbs, PerPair, method
     source="arXiv:2501.03884; huggingface/trl trl/experimental/cpo/cpo_trainer.py:696-716 @f2cd577",
     formula="-log sigmoid(beta * (q(a_w) - q(a_l)) - gamma), q(a) = (1 - exp(-alpha * a)) / alpha",
     disagreements=(
-        "No code of the authors was found: this is TRL's, which takes gamma outside beta and does "
-        "not clamp the exponent. Here it is clamped at 80.",
+        "No code of the authors was found: this is TRL's, which takes gamma outside beta and "
+        "does not clamp the exponent; here it is clamped at 80.",
         "TRL's `alpha` is 0 unless given, which is SimPO: the defaults here are those that TRL's "
         "documentation quotes from the paper's Table 3 for Mistral-Instruct.",
     ),

@@ -11,7 +11,8 @@ from harness.api import PairLogProbs, PerPair, method
 @method(
     source="arXiv:2511.09385; Shiroha-Offical/AMaPO scripts/amapo_trainer.py:575-621 @c6c89cc",
     formula="-log sigmoid(beta * u - sg[m]), m = beta * exp((mean - u) / std * mean) where u < mean"
-    " else 0, mean and std of u over the step",
+    " else 0, mean and std of u over the step; form paper: m = beta * exp(g) where g > 0 else 0,"
+    " g = beta * (mean - u) / std * mean",
     stop_gradient="the margin, mean and deviation of the step included",
     disagreements=(
         "The exponent has the mean of u in the authors' code, followed here, and the mean of "
@@ -21,7 +22,9 @@ from harness.api import PairLogProbs, PerPair, method
         "beta, and those below it none.",
         "beta for Llama-3-8B-Base is 2.5 in the README and 3.0 in its configuration.",
         "The authors' mean and deviation are of a micro-batch from all devices (8 pairs as they "
-        "train); here they are of all pairs of an optimizer step.",
+        "train, 4 for Llama-3-8B-Base); here they are of all pairs of an optimizer step.",
+        "The authors' code computes a mixture with a fine-tuning term, `sft_weight`, and drops "
+        "it: there is none here.",
     ),
     # The README's table and the configuration that it contradicts.
     grid={"beta": (2.0, 2.5, 3.0)},
@@ -35,15 +38,15 @@ def amapo(
     form: Literal["code", "paper"] = "code",
     cap: float | None = 80.0,
 ) -> PerPair:
-    """AMaPO: SimPO's loss per pair, in nats, with a margin only where the step does better.
+    """AMaPO: SimPO's loss per pair, in nats, with a margin for pairs below the step's average.
 
     A pair whose gap of mean log-probs is below the step's average must win by beta * exp(z * mean),
     z its distance below in standard deviations; any other pair is SimPO's with gamma 0. No gradient
     passes the margin. It jumps at the average from beta to 0.
 
-    The authors divide by the deviation as it is: 0/0 for equal gaps and NaN for one pair. Here both
-    have a margin of 0, which is what their code gives for gaps that are exactly equal. The paper's
-    form is derived from a summary of it, not verified.
+    The authors divide by the deviation as it is. Gaps that are exactly equal have a margin of 0
+    there all the same, for none is below the average; one pair alone has a NaN deviation. Here both
+    have a margin of 0. The paper's form is derived from a summary of it, not verified.
 
     Args:
         policy: log-probs of the policy.

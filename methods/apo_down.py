@@ -1,4 +1,4 @@
-"""APO-down: both answers down, the rejected one further."""
+"""APO-down: both answers down, at first the rejected one further."""
 
 from harness.api import PairLogProbs, PerPair, method
 

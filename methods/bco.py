@@ -14,23 +14,25 @@ from harness.api import PairLogProbs, PerPair, State, method
     source="arXiv:2404.04656; huggingface/trl trl/experimental/bco/bco_trainer.py:1219-1273, and"
     " for shift none trl/trainer/dpo_trainer.py:1480 (bco_pair) @f2cd577",
     formula="(-log sigmoid(beta * h_w - sg[delta]) - log sigmoid(sg[delta] - beta * h_l)) / 2,"
-    " delta the mean of all beta * h of all steps so far",
+    " delta the mean of all beta * h of all steps so far; shift none: delta = 0; reduction sum:"
+    " without the / 2",
     stop_gradient="the shift",
     disagreements=(
-        "TRL has two of them. Its trainer for single answers has the running shift and the mean "
-        'over answers: the defaults here. Its `bco_pair` is `shift="none"`, `reduction="sum"`.',
+        "TRL's trainer for single answers has the running shift and the mean over answers, the "
+        'defaults here; its `bco_pair` is `shift="none"`, `reduction="sum"`.',
+        "TRL 1.16 has that trainer no longer: the source is an earlier commit.",
         "TRL's default beta is 0.1; the default here is the paper's as TRL's index cites it.",
-        "TRL moves the shift per micro-batch and not in evaluation. Here a step is all pairs of "
-        "an optimizer step, and in evaluation the shift counts the held-out pairs in and then "
-        "forgets them.",
-        "TRL can weigh rejected answers by a density ratio of prompts, from their embeddings and a "
-        "classifier of them: this is left out.",
+        "TRL moves the shift per micro-batch and not in evaluation; here a step is all pairs of "
+        "an optimizer step, and in evaluation the held-out pairs are counted in and then "
+        "forgotten.",
+        "TRL can weigh rejected answers by a density ratio of prompts, from their embeddings and "
+        "a classifier of them: this is left out.",
         "TRL's paper index prints a formula for bco_pair that is DPO's; its code is followed.",
     ),
     # 0.01: the paper; 0.1: TRL's default.
     grid={"beta": (0.001, 0.01, 0.1)},
     bounds={"beta": "(0, inf)"},
-    coupled=True,
+    coupled=lambda s: s["shift"] == "running",
     initial={"mean": 0.0, "count": 0.0},
     # From the initial state, as at the start of a run: a shift that has moved stays where it is.
     at_reference=lambda s: math.log(2) * (2 if s["reduction"] == "sum" else 1),
@@ -65,8 +67,8 @@ def bco(
     """
     chosen = beta * (policy.chosen.total() - reference.chosen.total())
     rejected = beta * (policy.rejected.total() - reference.rejected.total())
-    after = None
-    if state is not None and shift == "running":
+    after = None  # without a shift
+    if state is not None:
         after = _moved(state, torch.cat((chosen, rejected)).detach().double())
     delta = after["mean"].to(chosen) if after else 0.0
     losses = -logsigmoid(chosen - delta) - logsigmoid(delta - rejected)

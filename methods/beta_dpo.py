@@ -14,20 +14,23 @@ from harness.api import PairLogProbs, PerPair, State, method
     source="arXiv:2407.08639; junkangwu/beta-DPO trainers.py:73-95,242-263,332-338 @1629047",
     formula="-log sigmoid(sg[b] * D) * N / n for the n kept of N pairs, else 0, D = h_w - h_l,"
     " b = max(beta_min, beta * (1 + alpha * (mean of the kept D - m))), n = rho * N drawn without"
-    " replacement with weights exp(-((D - m) / s)^2 / 2), running mean m and deviation s",
+    " replacement with weights exp(-((D - m) / s)^2 / 2), running mean m and deviation s from"
+    " 0, in statistics corrected both over 1 - decay^steps",
     stop_gradient="beta as it is used, and which pairs are kept",
     disagreements=(
         "Whether the paper's gap holds beta is ambiguous. The authors' code, followed here, has "
         "D without it; the re-implementations of gamma-PO and MADPO have beta * D: their alpha a "
         "is an `alpha` of a * beta here.",
         "The authors' code keeps beta at 0.001 at least; the paper as others quote it has no such "
-        "floor, so that beta can become negative.",
+        "floor, nor has MADPO's re-implementation: beta can become negative there.",
+        "The default, `corrected`, is not the authors' code.",
         "The authors' statistics start at 0 without correction, move per micro-batch and in "
         'evaluation, and are 0/0 while policy and reference are equal: `statistics="literal"` '
-        "keeps the zero start alone. MADPO's re-implementation starts at 0 and 1.",
+        "keeps the zero start alone; MADPO's re-implementation starts at 0 and 1.",
         "Each of the authors' processes draws its own kept pairs, so that beta differs between "
         "them; here one draw is for all pairs of a step.",
         "alpha is 0.6 in the README and 0 in the authors' configuration.",
+        "oxRL's version has a beta for each pair and keeps all pairs.",
     ),
     grid={"beta": (0.01, 0.05, 0.1), "alpha": (0.2, 0.6), "rho": (0.8, 1.0)},
     bounds={
@@ -41,6 +44,7 @@ from harness.api import PairLogProbs, PerPair, State, method
     coupled=True,
     initial={"mean": 0.0, "std": 0.0, "steps": 0.0},
     at_reference=math.log(2),
+    only_for={"epsilon": {"statistics": ("corrected",)}},
 )
 def beta_dpo(
     policy: PairLogProbs,
@@ -64,11 +68,12 @@ def beta_dpo(
     use. No gradient passes beta. With `alpha` 0 and `rho` 1 this is DPO.
 
     The authors' statistics ("literal") start at 0 and are used as they are. The default
-    ("corrected") deviates: it divides both averages by 1 - decay ** steps, and takes a spread below
-    `epsilon` for `epsilon`. In both forms a step is all pairs of an optimizer step, evaluation
-    moves nothing, and where the authors' code is not a number it goes on: a spread of exactly 0
-    draws evenly, one pair is kept at least, and a step of one pair, which has no spread, leaves
-    the statistics alone; while there are none, the corrected form uses `beta` itself.
+    ("corrected") is not the authors' code: it divides both averages by 1 - decay ** steps, and
+    takes a spread below `epsilon` for `epsilon`. In both forms a step is all pairs of an optimizer
+    step, evaluation moves nothing, and where the authors' code is not a number it goes on: a spread
+    of exactly 0 draws evenly, one pair is kept at least, and a step of one pair, which has no
+    spread, leaves the statistics alone; while there are none, the corrected form uses `beta`
+    itself.
 
     Args:
         policy: log-probs of the policy.

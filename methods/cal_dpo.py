@@ -16,10 +16,10 @@ SHARE = {"code": 0.5, "paper": 1.0}
     formula="-log sigmoid(h_w - h_l) + share * ((h_w - 1 / (2 * beta))^2 +"
     " (h_l + 1 / (2 * beta))^2), share = 1/2 (code), 1 (paper)",
     disagreements=(
-        "The authors' code halves the squared errors, which the paper (recalled, not re-read) does "
-        'not: the code is the default, and `form="paper"` does not halve.',
+        "The authors' code halves the squared errors, which the paper (recalled, not re-read) "
+        'does not: the code is the default, and `form="paper"` does not halve.',
         "The code averages the squared errors over the micro-batch before it adds them to each "
-        "pair's loss; this keeps them with their pair. The mean over the step is the same.",
+        "pair's loss; this keeps them with their pair, which has the same mean over the step.",
         "The authors' configuration has beta 0.002 and their script 0.001.",
     ),
     grid={"beta": (1e-3, 2e-3)},
@@ -43,8 +43,7 @@ def cal_dpo(
     Args:
         policy: log-probs of the policy.
         reference: log-probs of the reference.
-        beta: half the inverse of the log-ratio, in nats, that the chosen answer should reach, and
-            the rejected one below zero.
+        beta: the targets are +-1 / (2 * beta) nats, plus for the chosen answer.
         form: "code" halves the squared errors, as the authors' code; "paper" does not.
     """
     chosen = policy.chosen.total() - reference.chosen.total()

@@ -10,11 +10,10 @@ from harness.api import PairLogProbs, PerPair, method
 @method(
     source="E. Mitchell, A note on DPO with noisy preferences (2023);"
     " eric-mitchell/direct-preference-optimization trainers.py:82 @f8b8c0f; ContextualAI/HALOs"
-    " trainers.py:767 @4831988",
+    " train/trainers.py:767 @4831988",
     formula="-(1 - epsilon) * log sigmoid(z) - epsilon * log sigmoid(-z), z = beta * (h_w - h_l)",
     disagreements=(
-        "HALOs' configuration has epsilon 0.2 and the author's code 0 unless told, which is DPO; "
-        "0.1 is the value of robust DPO, so that the two can be compared.",
+        "The author's code has epsilon 0 unless told, which is DPO; the default here is HALOs'.",
         "TRL's current `sigmoid` loss accepts label_smoothing and ignores it: there cDPO is DPO.",
     ),
     grid={"beta": (0.01, 0.05, 0.1), "epsilon": (0.1, 0.2, 0.3)},
@@ -23,7 +22,7 @@ from harness.api import PairLogProbs, PerPair, method
     direction="at_reference",
 )
 def cdpo(
-    policy: PairLogProbs, reference: PairLogProbs, *, beta: float = 0.1, epsilon: float = 0.1
+    policy: PairLogProbs, reference: PairLogProbs, *, beta: float = 0.1, epsilon: float = 0.2
 ) -> PerPair:
     """cDPO: the mean of DPO's losses for both labels of a pair, in nats, one per pair.
 

@@ -10,16 +10,15 @@ from harness.api import PairLogProbs, PerPair, method
 @method(
     source="arXiv:2407.13399; unclipped form: warlockee/oxRL oxrl/algs/chipo.py @2a2bd5d",
     formula="-log sigmoid(clip(beta * (phi(h_w) - phi(h_l)), -2 * r_max, 2 * r_max)),"
-    " phi(h) = exp(h) + h",
+    " phi(h) = exp(h) + h; r_max None: no clip",
     status="derived",
     disagreements=(
-        "The paper's formula, phi(z) = z + log(z) of the ratio z and the clip, is recalled and not "
-        "re-read; no code of the authors was found. The third-party code does not clip the "
-        "difference: nor does this unless r_max is given.",
+        "The paper's formula is recalled and not re-read, and no code of its authors was found; "
+        "the third-party code does not clip the difference, nor does this unless r_max is given.",
         "The third-party code clamps the log-ratio to [-20, 20] before the exponent; this clamps "
         "it from above, at 80.",
-        "The third-party code has beta 0.1 and says that phi is close to DPO's near the reference. "
-        "There phi has slope 2 against DPO's 1: the default here is DPO's 0.1 over 2.",
+        "The third-party code, whose beta 0.1 is the default, says that phi is close to DPO's "
+        "near the reference, but there phi has slope 2 against DPO's 1.",
     ),
     grid={"beta": (0.005, 0.01, 0.05, 0.1)},
     bounds={"beta": "(0, inf)", "r_max": "(0, inf)"},
@@ -29,7 +28,7 @@ def chipo(
     policy: PairLogProbs,
     reference: PairLogProbs,
     *,
-    beta: float = 0.05,
+    beta: float = 0.1,
     r_max: float | None = None,
 ) -> PerPair:
     """chi-PO: one loss per pair, in nats, from the answer's ratio plus its logarithm.

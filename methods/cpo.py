@@ -10,19 +10,19 @@ from harness.api import PairLogProbs, PerPair, method
 
 @method(
     source="arXiv:2401.08417; huggingface/trl trl/experimental/cpo/cpo_trainer.py:677-748,841-849,"
-    "889 @f2cd577",
-    formula="-log sigmoid(beta * (s_w - s_l)) - alpha * s_w / (mean of L_w over the step)",
+    "889 @f2cd577; fe1ixxu/ALMA @10360c3 (no longer CPO)",
+    formula="-log sigmoid(beta * (s_w - s_l)) - alpha * s_w / (mean of L_w over the step);"
+    " reduction mean: - alpha * a_w; sum: - alpha * s_w",
     disagreements=(
-        "The paper and SimPO's comparison, both as recalled, write the log-prob of the whole "
-        'chosen answer: `reduction="sum"`. TRL, followed here, takes the mean over all chosen '
-        "tokens of a micro-batch; here it is over all those of a step.",
-        "The code of the authors' repository is no longer CPO: it multiplies s_l by an adaptive "
-        "penalty.",
+        "TRL, followed here, averages the likelihood over all chosen tokens of a micro-batch, "
+        'here of a step; `reduction="sum"` takes the log-prob of the whole answer.',
+        "The authors' repository, ALMA, has moved on from CPO: its code multiplies s_l by an "
+        "adaptive penalty.",
     ),
     # The sweep of SimPO's comparison as it is recalled, not read again; it held alpha at 1.
     grid={"beta": (0.01, 0.05, 0.1), "alpha": (0.5, 1.0)},
     bounds={"beta": "(0, inf)", "alpha": "[0, inf)"},
-    coupled=True,
+    coupled=lambda s: s["reduction"] == "tokens" and s["alpha"] > 0,
 )
 def cpo(
     policy: PairLogProbs,

@@ -30,7 +30,7 @@ def discopop(
         reference: log-probs of the reference.
         beta: reward per nat of log-ratio.
         tau: width of the blend, as a reward gap. Up to 1: beyond, the exponential of a pair that
-            is very wrong outgrows its share in the blend and every number.
+            is very wrong outgrows its share in the blend and overflows.
     """
     chosen = policy.chosen.total() - reference.chosen.total()
     rejected = policy.rejected.total() - reference.rejected.total()

@@ -5,7 +5,9 @@ from typing import Literal
 
 from torch.nn.functional import logsigmoid
 
-from harness.api import PairLogProbs, PerPair, State, method
+from harness.api import PairLogProbs, PerPair, RequestError, State, method
+
+MOVING = ("increasing", "decreasing")
 
 
 @method(
@@ -13,13 +15,13 @@ from harness.api import PairLogProbs, PerPair, State, method
     formula="-log sigmoid(beta * (h_w - f * h_l)), f = lambda_ (fixed), or from lambda_min to"
     " lambda_max (increasing) or back (decreasing) in equal parts of `steps` steps",
     disagreements=(
-        "The authors' class has lambda 1, which is DPO, and beta 0.1; their recipes have beta 0.01 "
-        "and lambda 0.7. The defaults here are the recipes' beta and the middle of their sweep.",
-        "The authors' schedules end with the run, by a change to transformers. A loss here does "
+        "The authors' class has lambda 1, which is DPO, and beta 0.1; their recipes, followed "
+        "here, have 0.7 and 0.01.",
+        "The authors' schedules end with the run, by a change to transformers; a loss here does "
         "not know how long the run is: `steps` says it, and the factor then stays where it is.",
     ),
-    # The authors' released answers.
-    grid={"beta": (0.01, 0.1), "lambda_": (0.55, 0.65, 0.75, 0.85, 0.95)},
+    # lambda_: the recipes' 0.7, and the authors' released answers.
+    grid={"beta": (0.01, 0.1), "lambda_": (0.55, 0.65, 0.7, 0.75, 0.85, 0.95)},
     bounds={
         "beta": "(0, inf)",
         "lambda_": "(0, 1]",
@@ -28,16 +30,19 @@ from harness.api import PairLogProbs, PerPair, State, method
         "steps": "[1, inf)",
     },
     initial={"step": 0.0},
-    only_for={"state": {"schedule": ("increasing", "decreasing")}},
+    only_for={
+        "lambda_": {"schedule": ("fixed",)},
+        **{key: {"schedule": MOVING} for key in ("state", "lambda_min", "lambda_max", "steps")},
+    },
     at_reference=math.log(2),
 )
 def dpo_shift(
     policy: PairLogProbs,
     reference: PairLogProbs,
-    state: State,
+    state: State | None,
     *,
     beta: float = 0.01,
-    lambda_: float = 0.75,
+    lambda_: float = 0.7,
     schedule: Literal["fixed", "increasing", "decreasing"] = "fixed",
     lambda_min: float = 0.5,
     lambda_max: float = 1.0,
@@ -51,7 +56,7 @@ def dpo_shift(
     Args:
         policy: log-probs of the policy.
         reference: log-probs of the reference.
-        state: steps taken so far; only for the schedules.
+        state: steps taken so far; None without a schedule.
         beta: reward per nat of log-ratio.
         lambda_: the factor of "fixed".
         schedule: "fixed", or a line from `lambda_min` to `lambda_max` ("increasing") or from
@@ -63,10 +68,15 @@ def dpo_shift(
 
     Returns:
         One loss per pair, in nats; with a schedule also the next state.
+
+    Raises:
+        RequestError: the least factor is above the greatest.
     """
+    if lambda_min > lambda_max:
+        raise RequestError(f"dpo_shift: {lambda_min=} is above {lambda_max=}")
     chosen = policy.chosen.total() - reference.chosen.total()
     rejected = policy.rejected.total() - reference.rejected.total()
-    if schedule == "fixed":
+    if state is None:  # schedule fixed
         return -logsigmoid(beta * (chosen - lambda_ * rejected))
     way = (lambda_max - lambda_min) * (state["step"] / steps).clamp_max(1.0)
     factor = lambda_min + way if schedule == "increasing" else lambda_max - way

@@ -12,8 +12,9 @@ from harness.api import PairLogProbs, PerPair, method
     formula="-log sigmoid(beta * (h_w - h_l - lambda_ * max(0, r_w - s_w)))",
     disagreements=(
         "The authors' repository, abacusai/smaug, holds no loss: the code followed is a third "
-        "party's. The defaults, beta 0.3 and lambda 50, are quoted as the paper's.",
+        "party's, and the default beta, 0.3, is recalled as the paper's.",
     ),
+    status="derived",
     # Quoted as the paper's sweeps.
     grid={"beta": (0.1, 0.3, 1.0), "lambda_": (5.0, 50.0, 500.0)},
     bounds={"beta": "(0, inf)", "lambda_": "[0, inf)"},

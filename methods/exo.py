@@ -17,11 +17,12 @@ def _at_reference(settings: Mapping[str, Any]) -> float:
 
 @method(
     source="arXiv:2402.00856, Eq. 16; haozheji/exact-optimization src/align_stage/loss.py"
-    " (exo-pref) @a8ab360",
-    formula="q * log(q) + (1 - q) * log((1 - q) / epsilon), q = sigmoid(beta * (h_w - h_l))",
+    " (exo-pref) @a8ab360; huggingface/trl trl/trainer/dpo_trainer.py:1453-1464 @f2cd577",
+    formula="q * log(q) + (1 - q) * log((1 - q) / epsilon), q = sigmoid(beta * (h_w - h_l)); form"
+    " paper: q * log(q / (1 - epsilon)) for the first term",
     disagreements=(
-        "The paper divides the first q by 1 - epsilon; the authors' code takes log(1 - epsilon) "
-        'for 0 and log(epsilon) for -10. This follows the code; `form="paper"` is exact.',
+        "The authors' code takes log(1 - epsilon) for 0 and log(epsilon) for -10, the defaults "
+        'here; the paper divides the first q by 1 - epsilon: `form="paper"`.',
         "TRL has the paper's form and recommends an epsilon of 1e-3.",
     ),
     # beta: the authors' scripts for IMDb (0.1), and for TL;DR and HH (0.5).
@@ -50,7 +51,7 @@ def exo(
         reference: log-probs of the reference.
         beta: reward per nat of log-ratio.
         epsilon: the label's probability that the rejected answer is the better one. At 0 the
-            divergence is infinite.
+            divergence is infinite. The default is exp(-10), which the authors' code has fixed.
         form: "code" leaves log(1 - epsilon) out as the authors do; "paper" has it.
     """
     chosen = policy.chosen.total() - reference.chosen.total()

@@ -12,18 +12,21 @@ from harness.api import PairLogProbs, PerPair, method
     source="arXiv:2309.16240; alecwangcq/f-divergence-dpo trainers.py:89-195 @07d9369;"
     " huggingface/trl trl/trainer/dpo_trainer.py:1400-1428 @f2cd577",
     formula="-log sigmoid(beta * (g(h_w) - g(h_l))), g(h) = h (reverse_kl), -exp(-h) (forward_kl),"
-    " log sigmoid(h) (js), -exp(-alpha * h) / alpha (alpha)",
+    " log sigmoid(h) (js), -exp(-alpha * h) / alpha (alpha); exponents at most 80",
     disagreements=(
         "The authors name no default divergence, and TRL's, the reverse KL, is DPO itself: the "
-        "default here is Jensen-Shannon, the only other one that needs neither exponent nor alpha.",
-        "TRL's f_alpha_divergence_coef is 1 - alpha; the two agree at 0.5. This takes the paper's.",
-        "The authors clamp no exponent. TRL clamps that of the alpha form at 80 and not that of "
-        "the forward KL; this clamps both at 80.",
+        "default here is Jensen-Shannon, the only other one that needs neither exponent nor "
+        "alpha.",
+        "The alpha here is the paper's; TRL's f_alpha_divergence_coef is 1 - alpha.",
+        "The authors clamp no exponent; TRL clamps that of the alpha form, at 80 or in fp16 at "
+        "11, and not that of the forward KL; this clamps both at 80.",
+        "oxRL adds a DPO term to the forward KL.",
     ),
     # The authors' scripts: beta 0.1 and 0.3 on HH, 0.01 on IMDb; alpha 0.1 to 0.9.
     grid={"beta": (0.01, 0.1, 0.3), "f": ("forward_kl", "js", "alpha")},
     bounds={"beta": "(0, inf)", "alpha": "(0, 1)"},
     at_reference=math.log(2),
+    only_for={"alpha": {"f": ("alpha",)}},
 )
 def fdpo(
     policy: PairLogProbs,

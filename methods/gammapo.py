@@ -25,6 +25,7 @@ from harness.api import PairLogProbs, PerPair, State, method
         "Qwen 2.5, and 1 in their class.",
         "The authors' `sample` holds a device's micro-batch, 2 pairs, and up to 254 past gaps; "
         "here the step's own pairs take as many of its places as they are.",
+        "Each of the authors' processes has a queue of its own; here there is one.",
     ),
     # Of the authors' four configurations.
     grid={

@@ -7,13 +7,16 @@ from harness.api import PairLogProbs, PerPair, method
 
 @method(
     source="arXiv:2310.12036, Eq. 17; huggingface/trl trl/trainer/dpo_trainer.py:1440-1451 @f2cd577"
-    "; eric-mitchell/direct-preference-optimization trainers.py:79 @f8b8c0f",
+    "; ContextualAI/HALOs train/trainers.py:790-805 @4831988;"
+    " eric-mitchell/direct-preference-optimization trainers.py:79 @f8b8c0f",
     formula="(h_w / L_w - h_l / L_l - 1 / (2 * tau))^2; reduction sum: without the lengths",
     disagreements=(
-        "The paper does not say whether log-ratios are summed or averaged over tokens. TRL and "
-        "HALOs average, and a comment in TRL's code reports that the authors confirmed it for the "
-        "paper's results: the default here. The original DPO repository, MADPO's baseline and "
-        'alpha-DPO without length normalisation sum: `reduction="sum"`.',
+        "TRL and HALOs average log-ratios over tokens, the default here; a comment in TRL's code "
+        "says that the authors confirmed it for the paper's results.",
+        "The original DPO repository, MADPO's baseline and alpha-DPO without length "
+        'normalisation sum them: `reduction="sum"`.',
+        "TRL divides by the number of tokens before the mask is shifted: the same number unless "
+        "an answer starts without a prompt.",
     ),
     # The sweep of SimPO's comparison as it is recalled, not read again.
     grid={"tau": (0.01, 0.1, 0.5, 1.0)},

@@ -9,9 +9,10 @@ from harness.api import PairLogProbs, PerPair, method
 
 @method(
     source="arXiv:2402.01306; huggingface/trl trl/trainer/kto_trainer.py:1548-1592 @f2cd577;"
-    " ContextualAI/HALOs trainers.py:851-940 @4831988",
-    formula="(lambda_d * sigmoid(-beta * (h_w - z)) + lambda_u * sigmoid(beta * (h_l - z))) / 2,"
-    " z = max(0, mean of h over the mismatched answers of the step); reduction sum: without / 2",
+    " ContextualAI/HALOs train/trainers.py:851-940 @4831988",
+    formula="(lambda_d * sigmoid(-beta * (h_w - sg[z])) + lambda_u * sigmoid(beta * (h_l - sg[z])))"
+    " / 2, z = max(0, mean of h over the mismatched answers of the step); reduction sum: without"
+    " the / 2",
     disagreements=(
         "TRL, followed here, averages all mismatched log-ratios for z; HALOs leaves out those that "
         "are exactly 0.",

@@ -14,6 +14,8 @@ from harness.api import PairLogProbs, PerPair, method
     disagreements=(
         "The form is verified in TRL, whose default beta is 0.1 for every loss; the default 5 here "
         "is that of Tulu 3, recalled and not read.",
+        "TRL divides by the number of tokens before the mask is shifted: the same number unless an "
+        "answer starts without a prompt.",
     ),
     grid={"beta": (2.0, 5.0, 10.0)},
     bounds={"beta": "(0, inf)"},

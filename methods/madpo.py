@@ -13,16 +13,22 @@ from harness.api import PairLogProbs, PerPair, method
     source="arXiv:2510.05342; sirano1004/Margin-Apative-Direct-Preference-Optimization"
     " utils/loss_functions.py:85-127 @306779b",
     formula="-w(margin) * log sigmoid(beta * (h_w - h_l)), w(m) = sigmoid(c(|m|) * m) / sigmoid(m)"
-    " for m > -tau, else 1",
+    " for m > -tau, else 1, c(m) = c_min + (c_max - c_min) / (1 + (c_max - 1) / (1 - c_min) *"
+    " exp(lambda_ * (m - tau))); form amplify: max(c, 1) for c; form regularise: min(c, 1)",
     disagreements=(
+        "The code is of the paper's first version: whether the second changed the weight is "
+        "unknown, and so is whether either prints the weight of 1 for margins up to -tau.",
+        "c depends on the size of the margin and the ratio on its sign too: so in the code, while "
+        "the abstract does not say it.",
         "The authors' constructor has c_max 2, c_min 1/2, tau 2: the defaults here. Their notebook "
         "has tau log(999), and their README's table fits c_max 4, c_min 1/4, tau log(999).",
         "The ablations that the authors plot have neither code nor formula: `amplify` and "
         "`regularise` are derived.",
     ),
-    # The sweeps of the authors' figures: c_max with c_min = 1 / c_max at their tau of "7", which
-    # is log(999); tau at c_max 2.
+    # beta: DPO's, for the authors tuned c alone. The others are the sweeps of their figures: c_max
+    # with c_min = 1 / c_max at their tau of "7", which is log(999); tau at c_max 2.
     grid={
+        "beta": (0.005, 0.01, 0.05, 0.1),
         "c_max": (2.0, 3.0, 4.0),
         "c_min": (1 / 2, 1 / 3, 1 / 4),
         "tau": (2.0, 4.0, math.log(999), 10.0),
@@ -60,12 +66,14 @@ def madpo(
         margin: reward of the chosen minus reward of the rejected answer by a frozen reward model,
             in nats; negative where the model disagrees with the label.
         beta: reward per nat of log-ratio.
-        c_max: what c starts towards at margin 0; at exactly 1 the loss is DPO's.
+        c_max: upper limit of c, which margin 0 stays below; at exactly 1 the loss is DPO's.
         c_min: what c falls to at large margins; at exactly 1 the loss is DPO's.
         lambda_: how steeply c falls, per nat of margin.
         tau: margin at which c is 1, in nats.
-        form: "amplify" replaces c by max(c, 1) and "regularise" by min(c, 1). The authors plot
-            such ablations without code or formula: these two forms are derived, not verified.
+        form: "amplify" replaces c by max(c, 1) and "regularise" by min(c, 1). At a negative margin
+            within `tau` c is above 1 and makes the weight smaller: there "amplify" weighs a pair
+            down as "full" does, and "regularise" leaves it at 1. The authors plot such ablations
+            without code or formula: these two forms are derived, not verified.
     """
     chosen = policy.chosen.total() - reference.chosen.total()
     rejected = policy.rejected.total() - reference.rejected.total()

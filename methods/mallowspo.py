@@ -12,7 +12,8 @@ from harness.api import PairLogProbs, PairTokens, PerPair, method
     source="arXiv:2405.14953; haoxian-chen/MallowsPO mallowsPO_trainer.py:1268-1280,1341-1345,1430"
     " @c188a2e",
     formula="-log sigmoid(beta * phi * (a_w - a_l)), phi = -c * log(mean of H_w and H_l), H the"
-    " reference's entropy per token as a share of log(vocabulary)",
+    " reference's entropy per token as a share of log(vocabulary); reduction sum: s_w - s_l;"
+    " reference_free=False: h_w / L_w - h_l / L_l, or h_w - h_l",
     disagreements=(
         "The paper puts phi into DPO's loss: log-ratios to a reference, summed over the answer "
         '(`reference_free=False, reduction="sum"`). The released configuration has no reference in '

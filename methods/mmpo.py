@@ -13,12 +13,12 @@ from harness.api import PairLogProbs, PerPair, method
     formula="-p * log sigmoid(z) - (1 - p) * log sigmoid(-z), z = beta * (h_w - h_l),"
     " p = sigmoid(gamma * margin)",
     disagreements=(
-        "The authors' gamma (`bt_beta`) is off in all their recipes, which is DPO, and multiplies "
-        "a gap of ratings from 1 to 10: one released model is named after gamma 1.1. Here it "
-        "multiplies log-odds, so that at 1 the label is the reward model's own probability.",
+        "The authors' gamma (`bt_beta`) is off in all their recipes, which is DPO, and "
+        "multiplies a gap of ratings from 1 to 10 (by 1.1, says a released model's name); here "
+        "it multiplies log-odds, so that at 1 the label is the reward model's own probability.",
         "The authors' configuration has beta 0.1 and their recipes 0.01.",
     ),
-    grid={"beta": (0.01, 0.1), "gamma": (0.5, 1.0, 1.1, 2.0)},
+    grid={"beta": (0.01, 0.1), "gamma": (0.5, 1.0, 2.0)},
     bounds={"beta": "(0, inf)", "gamma": "(0, inf)"},
     direction="unclaimed",  # where the margin contradicts the label, the margin is believed
     at_reference=math.log(2),
@@ -40,7 +40,8 @@ def mmpo(
     Args:
         policy: log-probs of the policy.
         reference: log-probs of the reference.
-        margin: reward of the chosen minus reward of the rejected answer, in nats.
+        margin: reward of the chosen minus reward of the rejected answer, in nats; no
+            gradient passes it.
         beta: reward per nat of log-ratio.
         gamma: trust in the margin. Without bound, and for positive margins, this is DPO; where
             gamma * margin is log((1 - epsilon) / epsilon) it is cDPO.
@@ -49,5 +50,6 @@ def mmpo(
     rejected = policy.rejected.total() - reference.rejected.total()
     z = beta * (chosen - rejected)
     # Of -gamma * margin, and not 1 - p: that would lose the digits of a small share.
-    p, q = (gamma * margin).sigmoid(), (-gamma * margin).sigmoid()
+    sure = gamma * margin.detach()
+    p, q = sure.sigmoid(), (-sure).sigmoid()
     return -p * logsigmoid(z) - q * logsigmoid(-z)

@@ -8,7 +8,8 @@ from harness.api import PairLogProbs, PerPair, method
 
 
 @method(
-    source="arXiv:2402.05369; thu-ml/Noise-Contrastive-Alignment preference_trainer.py:47 @cbb9248",
+    source="arXiv:2402.05369; thu-ml/Noise-Contrastive-Alignment preference_trainer.py:47 @cbb9248;"
+    " huggingface/trl trl/trainer/dpo_trainer.py:1466 @f2cd577",
     formula="-log sigmoid(beta * h_w) - (log sigmoid(-beta * h_w) + log sigmoid(-beta * h_l)) / 2",
     # 0.01: the paper; 0.1: TRL's default for every loss.
     grid={"beta": (0.001, 0.01, 0.1)},

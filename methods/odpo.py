@@ -15,8 +15,8 @@ FLOOR = 1e-30
     formula="-log sigmoid(beta * (h_w - h_l) - alpha * log(d)), d = reward_w - reward_l"
     " (log_difference) or reward_w / reward_l (log_ratio), at least 1e-30",
     disagreements=(
-        "The authors' code takes the logarithm of a gap that is 0 or negative as it comes, -inf or "
-        "NaN, for its pairs are ordered by the score. Here such a gap is 1e-30: the limit, in "
+        "The authors' code takes the logarithm of a gap that is 0 or negative as it comes, -inf "
+        "or NaN, for its pairs are ordered by the score; here such a gap is 1e-30: the limit, in "
         "which a pair costs nothing.",
     ),
     # alpha 1: the authors' configuration. It wants a beta: 0.1 to 0.5 is what the code calls usual.
@@ -41,7 +41,7 @@ def odpo(
     Args:
         policy: log-probs of the policy.
         reference: log-probs of the reference.
-        rewards: reward of the chosen and of the rejected answer.
+        rewards: reward of the chosen and of the rejected answer; no gradient passes them.
         beta: reward per nat of log-ratio.
         alpha: weight of the offset; 0 is DPO.
         offset: "log_difference" of the rewards, or "log_ratio", for rewards that are positive: a
@@ -49,7 +49,7 @@ def odpo(
     """
     chosen = policy.chosen.total() - reference.chosen.total()
     rejected = policy.rejected.total() - reference.rejected.total()
-    better, worse = rewards
+    better, worse = (reward.detach() for reward in rewards)
     ratio = (better / worse).where(worse > 0, 0.0)
     gap = better - worse if offset == "log_difference" else ratio
     return -logsigmoid(beta * (chosen - rejected) - alpha * gap.clamp_min(FLOOR).log())

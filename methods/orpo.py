@@ -12,19 +12,19 @@ from harness.api import LogProbs, PairLogProbs, PerPair, method
     source="arXiv:2403.07691; xfactlab/orpo src/orpo_trainer.py @208d2d6; huggingface/trl"
     " trl/experimental/orpo/orpo_trainer.py:673-705,803,851 @f2cd577",
     formula="-nll * s_w / (mean of L_w over the step) - lambda_ * log sigmoid(odds_w - odds_l),"
-    " odds = a - log(1 - exp(a))",
+    " odds = a - log(1 - exp(a)); reduction mean: -nll * a_w for the first term",
     disagreements=(
         "The likelihood term of TRL, and of the authors' code by default, covers prompt and "
-        "answer. Here it covers the answer, as theirs does with `disable_prompt_loss`.",
+        "answer; here it covers the answer, as theirs does with `disable_prompt_loss`.",
         "The weight of the odds is `alpha` in the authors' code (argument 1.0, scripts 0.1), "
         "`beta` in TRL (0.1) and lambda in the paper.",
-        "Their code takes the mean over all chosen tokens of a micro-batch, followed here over a "
-        'step; the paper, as recalled, averages over each answer: `reduction="mean"`.',
+        "Their code averages the likelihood over all chosen tokens of a micro-batch, here of a "
+        'step; `reduction="mean"` averages it over each answer.',
     ),
     # The sweep of SimPO's comparison as it is recalled, not read again.
     grid={"lambda_": (0.1, 0.5, 1.0, 2.0)},
     bounds={"lambda_": "[0, inf)", "nll": "[0, inf)"},
-    coupled=True,
+    coupled=lambda s: s["reduction"] == "tokens" and s["nll"] > 0,
 )
 def orpo(
     policy: PairLogProbs,
@@ -42,7 +42,7 @@ def orpo(
     Args:
         policy: log-probs of the policy.
         lambda_: weight of the odds term.
-        nll: weight of the likelihood term; 0 leaves the odds alone.
+        nll: weight of the likelihood term; 0 leaves only the odds.
         reduction: how the likelihood term averages: "tokens", over all chosen tokens of the step,
             so that a long answer weighs more; "mean", over the tokens of each answer.
     """

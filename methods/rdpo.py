@@ -12,10 +12,10 @@ from harness.api import PairLogProbs, PerPair, method
     formula="-log sigmoid(beta * (h_w - h_l) + alpha * (L_w - L_l))",
     status="derived",
     disagreements=(
-        "The authors released no code. The sign is that of the derivation and of SamPO's code: a "
-        "longer chosen answer owes part of its win to its length. oxRL has the opposite sign.",
-        "alpha-DPO and gammaPO subtract the term and feed it the sizes of the batch, so that it is "
-        "always 0: their R-DPO is DPO.",
+        "The authors released no code: the sign is that of the derivation and of SamPO's code, "
+        "and the default alpha is SamPO's; oxRL has the opposite sign.",
+        "alpha-DPO and gammaPO subtract the term and feed it the sizes of the batch, so that it "
+        "is always 0: their R-DPO is DPO.",
     ),
     # The sweep of SimPO's comparison as it is recalled, not read again.
     grid={"beta": (0.01, 0.05, 0.1), "alpha": (0.05, 0.1, 0.5, 1.0)},
@@ -23,7 +23,7 @@ from harness.api import PairLogProbs, PerPair, method
     at_reference=lambda s: None if s["alpha"] else math.log(2),
 )
 def rdpo(
-    policy: PairLogProbs, reference: PairLogProbs, *, beta: float = 0.1, alpha: float = 0.05
+    policy: PairLogProbs, reference: PairLogProbs, *, beta: float = 0.1, alpha: float = 0.1
 ) -> PerPair:
     """R-DPO: DPO's loss per pair, in nats, with a bonus for the longer answer in the reward gap.
 

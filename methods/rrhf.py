@@ -1,4 +1,4 @@
-"""RRHF: the chosen answer must be the likelier one per token, and is learnt by heart."""
+"""RRHF: the chosen answer must be likelier per token, and is also trained on by likelihood."""
 
 from harness.api import LogProbs, PairLogProbs, PerPair, method
 
@@ -7,14 +7,13 @@ from harness.api import LogProbs, PairLogProbs, PerPair, method
     source="arXiv:2304.05302; GanjinZero/RRHF train.py:242-277 @e1a2b61",
     formula="weight * max(0, p_l - p_w) - sft * a_w, p = s / L^eta",
     disagreements=(
-        "The authors' code averages the second term over the padded row, prompt included, and "
-        "overwrites the labels of prompt and padding before it counts them, so that its length is "
-        "the width of that row too. Both depend on the batch alone; this counts the answer's "
-        "tokens, as the paper's formula does.",
-        "The authors rank many answers of a prompt by score and sum over their pairs; here the "
-        "label orders two. Their sum runs over a batch too, which they keep at one prompt; here "
-        "the step's loss is the mean over pairs.",
-        "The paper is recalled as adding both terms unweighted; the code, followed here, has 100.",
+        "The authors' code divides the log-probs in both terms by the width of the padded row, "
+        "which depends on the batch; this counts the answer's tokens, as the paper's formula "
+        "does.",
+        "The authors rank many answers of a prompt by score, and sum over their pairs and over "
+        "the batch, which they keep at one prompt; here the label orders two, and the step's "
+        "loss is the mean over pairs.",
+        "The weight of 100 is that of the authors' code.",
     ),
     grid={"weight": (1.0, 10.0, 100.0)},
     bounds={"weight": "[0, inf)", "eta": "[0, inf)", "sft": "[0, inf)"},

@@ -11,9 +11,11 @@ from harness.api import PairLogProbs, PerPair, method
     disagreements=(
         "The authors' README and configurations set gamma_beta_ratio = gamma / beta; the paper's "
         "gamma, which TRL's `simpo_gamma` is too, stands outside beta. This takes the paper's.",
+        "The authors' code offers a hinge for the log-sigmoid: left out.",
+        "TRL's SimPO adds the likelihood of the chosen answer unless `cpo_alpha` is 0.",
     ),
-    # beta: the released configurations; gamma: of those with beta 2 or 2.5 (0.25 to 1.6).
-    grid={"beta": (2.0, 2.5, 10.0), "gamma": (0.25, 0.5, 1.0, 1.6)},
+    # The released configurations: gamma up to 1.6 goes with a beta of 2 or 2.5, 3 and 5 with 10.
+    grid={"beta": (2.0, 2.5, 10.0), "gamma": (0.25, 0.5, 1.0, 1.6, 3.0, 5.0)},
     bounds={"beta": "(0, inf)", "gamma": "[0, inf)"},
 )
 def simpo(policy: PairLogProbs, *, beta: float = 2.0, gamma: float = 1.0) -> PerPair:

@@ -8,15 +8,16 @@ from harness.api import PairLogProbs, PerPair, method
 
 
 @method(
-    source="arXiv:2305.10425; ContextualAI/HALOs trainers.py:824-848 @4831988",
+    source="arXiv:2305.10425; ContextualAI/HALOs train/trainers.py:824-848 @4831988",
     formula="max(0, delta - s_w + s_l) - lambda_ * s_w; reduction mean: - lambda_ * a_w",
     disagreements=(
-        "The authors released no code. The paper and an early version of HALOs regularise with the "
-        "summed log-prob, the default here. Today's HALOs adds each token's log-prob, padding "
-        "included, to the ranking loss before it averages; on a batch of one that is close to "
-        '`reduction="mean"`, on a larger one it mixes pairs or fails.',
-        "SLiC-HF regularises towards the target of supervised fine-tuning or the best sample; with "
-        "pairs alone, as in HALOs, that is the chosen answer.",
+        "The authors released no code; the paper and an early version of HALOs regularise with "
+        "the summed log-prob, the default here.",
+        "Today's HALOs adds each token's log-prob, padding included, to the ranking loss before "
+        'it averages: close to `reduction="mean"` on a batch of one, a mix of pairs or a failure '
+        "on a larger one.",
+        "SLiC-HF regularises towards the target of supervised fine-tuning or the best sample; "
+        "with pairs alone, as in HALOs, that is the chosen answer.",
     ),
     # The sweep of SimPO's comparison as it is recalled, not read again.
     grid={"delta": (0.5, 1.0, 2.0, 10.0), "lambda_": (0.1, 0.5, 1.0, 10.0)},
@@ -37,7 +38,7 @@ def slic_hf(
     Args:
         policy: log-probs of the policy.
         delta: gap of log-probs that the chosen answer must win by, in nats.
-        lambda_: weight of the likelihood term; 0 leaves the ranking alone.
+        lambda_: weight of the likelihood term; 0 leaves only the ranking.
         reduction: log-prob in the likelihood term: "sum" over the chosen answer, or its "mean"
             per token.
     """

@@ -8,12 +8,12 @@ from harness.api import PairLogProbs, PerPair, method
 @method(
     source="arXiv:2405.00675; uclaml/SPPO sppo/trainer.py:876-883 @5e61c4e;"
     " huggingface/trl trl/trainer/dpo_trainer.py:1485-1492 @f2cd577",
-    formula="((h_w - 1 / (2 * beta))^2 + (h_l + 1 / (2 * beta))^2) / 2",
+    formula="((h_w - 1 / (2 * beta))^2 + (h_l + 1 / (2 * beta))^2) / 2; form trl: without the / 2",
     disagreements=(
-        "The authors halve the sum and TRL does not, which doubles the learning rate in effect. "
-        'This follows the authors; `form="trl"` does not halve.',
-        "The authors' targets are soft, (P - 1/2) / beta with a ranking model's win probability P; "
-        "hard labels are P = 1 for the chosen and 0 for the rejected answer, as in TRL.",
+        "The authors halve the sum, as here, and TRL does not, which doubles the learning rate "
+        'in effect: `form="trl"`.',
+        "The authors' targets are soft, (P - 1/2) / beta with a ranking model's win probability "
+        "P; hard labels are P = 1 for the chosen and 0 for the rejected answer, as in TRL.",
     ),
     grid={"beta": (0.0001, 0.001, 0.01)},
     bounds={"beta": "(0, inf)"},

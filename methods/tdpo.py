@@ -21,6 +21,7 @@ from harness.api import PairLogProbs, PairTokens, PerPair, method
     grid={"beta": (0.01, 0.05, 0.1), "alpha": (0.25, 0.5, 1.0)},
     bounds={"beta": "(0, inf)", "alpha": "[0, inf)"},
     at_reference=math.log(2),
+    only_for={"alpha": {"form": ("tdpo2",)}},
 )
 def tdpo(
     policy: PairLogProbs,

@@ -6,10 +6,10 @@ from harness.api import PairLogProbs, PairTokens, PerPair, method
 
 
 @method(
-    source="arXiv:2406.11827; wzhouad/WPO run_wpo.py:50-106 @a104458; huggingface/trl"
+    source="arXiv:2406.11827; wzhouad/WPO scripts/run_wpo.py:50-106 @a104458; huggingface/trl"
     " trl/trainer/dpo_trainer.py:1565-1576 @f2cd577",
     formula="-sg[min(w_w * w_l, 1)] * log sigmoid(beta * (h_w - h_l)), w = exp(mean over tokens of"
-    " log pi(token) - log of the sum of pi^2 over the vocabulary)",
+    " log pi(token) - log of the sum of pi^2 over the vocabulary); clamp=False: sg[w_w * w_l]",
     stop_gradient="the weight",
     disagreements=(
         "The authors clamp the product of the two weights at 1, followed here; TRL does not: "

@@ -127,12 +127,28 @@ def at_reference(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {**numbers, "rw": numbers["sw"], "rl": numbers["sl"], "KLw": zero, "KLl": zero}
 
 
+def log_ratios(n: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """h_w and h_l: log-ratios of policy to reference, of the chosen and of the rejected answer."""
+    return wide(n["sw"]) - wide(n["rw"]), wide(n["sl"]) - wide(n["rl"])
+
+
 def ratios(n: Mapping[str, Any]) -> Tensor:
     """Delta: log-ratio of the chosen minus log-ratio of the rejected."""
-    return (wide(n["sw"]) - wide(n["rw"])) - (wide(n["sl"]) - wide(n["rl"]))
+    chosen, rejected = log_ratios(n)
+    return chosen - rejected
 
 
 def gaps(n: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
     """u and g: gap of mean log-probs under the policy, and minus that of the reference."""
     u = wide(n["sw"]) / wide(n["Lw"]) - wide(n["sl"]) / wide(n["Ll"])
     return u, u - (wide(n["rw"]) / wide(n["Lw"]) - wide(n["rl"]) / wide(n["Ll"]))
+
+
+def plain_dpo(
+    n: Mapping[str, Any], beta: Any = 0.1, weight: Any = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """DPO written a second time, times a weight: losses, and gradients by summed log-probs."""
+    z = beta * ratios(n)
+    slope = weight * beta * torch.sigmoid(-z)
+    # log(1 + e^-z), also where torch's softplus takes -z for it.
+    return weight * torch.logaddexp(-z, torch.zeros_like(z)), -slope, slope

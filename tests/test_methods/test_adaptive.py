@@ -25,6 +25,7 @@ from .numbers import (
     gradients,
     inputs,
     load_method,
+    plain_dpo,
     ratios,
     wide,
 )
@@ -65,12 +66,6 @@ def plain_margin(n: dict[str, Tensor], beta: float, margin: Tensor) -> Found:
     z = beta * gaps(n)[0] - margin
     slope = beta * torch.sigmoid(-z)
     return softplus(-z), -slope / wide(n["Lw"]), slope / wide(n["Ll"])
-
-
-def plain_dpo(n: dict[str, Tensor], beta: Any, weight: Any = 1.0) -> Found:
-    z = beta * ratios(n)
-    slope = weight * beta * torch.sigmoid(-z)
-    return weight * softplus(-z), -slope, slope
 
 
 # AMaPO
@@ -170,6 +165,15 @@ def test_amapo_gives_equal_pairs_and_a_lone_one_no_margin(form: str, pairs: int)
         same(gradients("amapo", {"form": form}, **n), simpo, 0)
 
 
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_amapo_of_shuffled_pairs_is_the_losses_shuffled(form: str) -> None:
+    n, order = batch(9), torch.randperm(9, generator=torch.Generator().manual_seed(2))
+    shuffled = {key: value[order] for key, value in n.items()}
+    found = gradients("amapo", {"form": form}, **n)
+    for actual, whole in zip(gradients("amapo", {"form": form}, **shuffled), found, strict=True):
+        close(actual, whole[order], 1e-12)
+
+
 def test_amapo_margin_jumps_from_beta_to_nothing_at_the_average() -> None:
     u = wide([0.0, 0.5 - 1e-9, 0.5, 1.0])
     m = target(evaluate("amapo", **of_gaps(u + wide([1e-9, 0, 0, 0]))), 2 * u)
@@ -197,8 +201,16 @@ def test_amapo_cap_holds_the_exponent_and_touches_none_below_it() -> None:
 # AdaDPO
 
 
-FORMS = ("dpo", "simpo", "rdpo", "ipo", "cpo", "orpo")
-PARTS = {"beta": 0.3, "gamma": 0.4, "alpha": 0.02, "tau": 0.35, "lambda_": 0.7, "nll": 0.6}
+FORMS: dict[str, dict[str, float]] = {
+    "dpo": {"beta": 0.3},
+    "rdpo": {"beta": 0.3, "alpha": 0.02},
+    "ipo": {"tau": 0.35},
+    "simpo": {"beta": 0.3, "gamma": 0.4},
+    "cpo": {"beta": 0.3, "nll": 0.6},
+    "orpo": {"lambda_": 0.7, "nll": 0.6},
+}
+SPACES = [(form, space) for form in FORMS for space in ("policy", "ratio")]
+SPACES.remove(("orpo", "ratio"))
 
 
 def coefficient(
@@ -225,7 +237,7 @@ def coefficient(
 def plain_adadpo(n: dict[str, Any], c: Tensor, form: str, p: dict[str, float]) -> Found:
     s_w, s_l, r_w, r_l, l_w, l_l = (wide(n[key]) for key in ("sw", "sl", "rw", "rl", "Lw", "Ll"))
     a_w, a_l = s_w / l_w, s_l / l_l
-    beta, none = p["beta"], torch.zeros_like(s_w)
+    beta, none = p.get("beta", math.nan), torch.zeros_like(s_w)
     if form == "ipo":
         off = c * (s_w - r_w) - (s_l - r_l) - 1 / (2 * p["tau"])
         return off**2, 2 * off * c, -2 * off
@@ -245,42 +257,55 @@ def plain_adadpo(n: dict[str, Any], c: Tensor, form: str, p: dict[str, float]) -
         by_w = c * by_w
     weight = p["lambda_"] if form == "orpo" else 1.0
     nll = p["nll"] if form in ("cpo", "orpo") else 0.0
-    slope = weight * torch.sigmoid(-z)
-    return weight * softplus(-z) - nll * a_w, -slope * by_w - nll / l_w, slope * by_l
+    slope, share = weight * torch.sigmoid(-z), nll / l_w.mean()
+    return weight * softplus(-z) - share * s_w, -slope * by_w - share, slope * by_l
 
 
-@pytest.mark.parametrize("space", ["policy", "ratio"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(("form", "space"), SPACES)
 def test_adadpo_is_its_closed_form_and_holds_the_coefficient_still(form: str, space: str) -> None:
     for seed, ceiling in ((0, 1.2), (1, None), (2, 2.0)):
         n = batch(seed=seed)
-        settings = {**PARTS, "form": form, "balance_space": space, "ceiling": ceiling}
+        settings = {**FORMS[form], "form": form, "balance_space": space, "ceiling": ceiling}
         c = coefficient(n, space, ceiling, form=form)
-        same(gradients("adadpo", settings, **n), plain_adadpo(n, c, form, PARTS), 1e-10)
+        same(gradients("adadpo", settings, **n), plain_adadpo(n, c, form, FORMS[form]), 1e-10)
+
+
+POLICY = [0.94445914, 1.04037719, 1.13314845, 0.70910618]
+RATIO = [1.07916811, 0.9258127, 1.45499141, 0.97494424]
+
+
+@pytest.mark.parametrize(("space", "coefficients"), [("policy", POLICY), ("ratio", RATIO)])
+@pytest.mark.parametrize("ceiling", [2.0, None])
+def test_adadpo_coefficients_of_the_fixture(
+    space: str, coefficients: list[float], ceiling: float | None
+) -> None:
+    settings = {"balance_space": space, "ceiling": ceiling}
+    _, chosen, rejected = gradients("adadpo", settings)
+    close(-chosen / rejected, coefficients, 1e-8)
 
 
 @pytest.mark.parametrize(
     ("space", "coefficients", "losses"),
     [
-        (
-            "policy",
-            [0.94445914, 1.04037719, 1.1, 0.70910618],
-            [0.57837493, 0.889316, 0.39009013, 0.75321365],
-        ),
-        (
-            "ratio",
-            [1.07916811, 0.9258127, 1.1, 0.97494424],
-            [0.57248096, 0.87254401, 0.39009013, 0.76452341],
-        ),
+        ("policy", POLICY, [0.57837493, 0.889316, 0.39009013, 0.75321365]),
+        ("ratio", RATIO, [0.57248096, 0.87254401, 0.39009013, 0.76452341]),
     ],
 )
-def test_adadpo_where_the_ceiling_binds(
+def test_adadpo_where_the_ceiling_binds_on_the_third_pair(
     space: str, coefficients: list[float], losses: list[float]
 ) -> None:
     settings = {"balance_space": space, "ceiling": 1.1}
     found, chosen, rejected = gradients("adadpo", settings)
     close(found, losses, 1e-8)
-    close(-chosen / rejected, coefficients, 1e-8)
+    close(-chosen / rejected, [*coefficients[:2], 1.1, coefficients[3]], 1e-8)
+
+
+def test_adadpo_coefficient_without_a_ceiling_ends_at_exp_30() -> None:
+    for below, c in ((29.0, 29.0), (30.0, 30.0), (31.0, 30.0), (1e4, 30.0)):
+        for ceiling in (None, 1e30):
+            at = at_reference(of_gaps([below]))
+            _, chosen, rejected = gradients("adadpo", {"ceiling": ceiling}, **at)
+            assert (-chosen / rejected).log().item() == pytest.approx(c, abs=1e-9)
 
 
 def test_adadpo_ceiling_is_the_largest_coefficient_and_there_is_no_floor() -> None:
@@ -335,6 +360,10 @@ def test_adadpo_balances_the_slopes_by_the_probabilities_of_the_answers() -> Non
 
 
 def test_adadpo_balances_the_slopes_per_token_by_geometric_means() -> None:
+    n = {key: wide(value) for key, value in FIXTURE.items()}
+    chosen, rejected = by_probability({"ceiling": None}, n, tokens=True)
+    close((chosen / n["Lw"])[2], -0.1266066, 1e-7)
+    close((rejected / n["Ll"])[2], 0.1266066, 1e-7)
     n = batch()
     chosen, rejected = by_probability({"ceiling": None}, n, tokens=True)
     close((chosen / n["Lw"]) / (rejected / n["Ll"]), [-1] * 12, 1e-10)
@@ -347,28 +376,24 @@ def test_adadpo_balances_the_slopes_per_token_by_geometric_means() -> None:
     assert (ratio[bound] < 1).all()
 
 
-@pytest.mark.parametrize("form", ["simpo", "orpo"])
-def test_adadpo_balances_losses_of_means_by_geometric_means(form: str) -> None:
-    settings = {"form": form, "ceiling": None, "nll": 0.0, "beta": 2.0}
-    chosen, rejected = by_probability(settings, batch(), tokens=True)
+@pytest.mark.parametrize("settings", [{"form": "simpo"}, {"form": "orpo", "nll": 0.0}])
+def test_adadpo_balances_losses_of_means_by_geometric_means(settings: dict[str, Any]) -> None:
+    chosen, rejected = by_probability({**settings, "ceiling": None}, batch(), tokens=True)
     close(chosen / rejected, [-1] * 12, 1e-10)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_adadpo_without_an_exponent_is_the_loss_that_its_form_names(form: str) -> None:
     n = batch()
-    named: dict[str, dict[str, Any]] = {
-        "dpo": {"beta": 0.3},
-        "simpo": {"beta": 0.3, "gamma": 0.4},
-        "rdpo": {"beta": 0.3, "alpha": 0.02},
-        "ipo": {"tau": 0.35, "reduction": "sum"},
-        "cpo": {"beta": 0.3, "alpha": 0.6, "reduction": "mean"},
-        "orpo": {"lambda_": 0.7, "nll": 0.6, "reduction": "mean"},
-    }
-    found = gradients("adadpo", {**PARTS, "form": form, "exponent": 0.0}, **n)
-    same(found, gradients(form, named[form], **n))
-    balanced = gradients("adadpo", {**PARTS, "form": form}, **n)
-    assert (balanced[1] - found[1]).abs().max() > 1e-3
+    summed = {"reduction": "sum"} if form == "ipo" else {}
+    # CPO's weight of the likelihood is its alpha; SimPO's beta is not that of the other forms.
+    named = {{"nll": "alpha"}.get(k, k) if form == "cpo" else k: v for k, v in FORMS[form].items()}
+    usual = {"beta": 2.0} if form == "simpo" else {}
+    for here, there in ((FORMS[form], named), (usual, usual)):
+        found = gradients("adadpo", {**here, "form": form, "exponent": 0.0}, **n)
+        same(found, gradients(form, {**there, **summed}, **n))
+        balanced = gradients("adadpo", {**here, "form": form}, **n)
+        assert (balanced[1] - found[1]).abs().max() > 1e-3
 
 
 def test_adadpo_exponent_is_a_power_of_the_ratio_under_the_same_ceiling() -> None:
@@ -396,7 +421,43 @@ def test_adadpo_reads_the_reference_only_where_something_is_compared_with_it(for
     method = load_method("adadpo")
     needs = form in ("dpo", "rdpo", "ipo")
     assert ("reference" in method.narrowed({"form": form}).reads) == needs
-    assert "reference" in method.narrowed({"form": form, "balance_space": "ratio"}).reads
+    if form != "orpo":
+        assert "reference" in method.narrowed({"form": form, "balance_space": "ratio"}).reads
+
+
+@pytest.mark.parametrize(
+    ("form", "setting"),
+    [
+        ("orpo", {"balance_space": "ratio"}),
+        ("orpo", {"per_token": False}),
+        ("simpo", {"per_token": False}),
+        ("orpo", {"beta": 0.2}),
+        ("ipo", {"beta": 0.2}),
+    ],
+)
+def test_adadpo_refuses_what_its_form_does_not_use_or_is_not_derived_for(
+    form: str, setting: dict[str, Any]
+) -> None:
+    with pytest.raises(RequestError, match=f"{next(iter(setting))}.*has no effect here"):
+        load_method("adadpo").resolve({"form": form, **setting})
+
+
+def test_adadpo_is_coupled_only_by_a_likelihood_over_the_tokens_of_a_step() -> None:
+    method = load_method("adadpo")
+    coupled = {form for form in FORMS if method.narrowed({"form": form}).coupled}
+    assert coupled == {"cpo", "orpo"}
+    assert not method.narrowed({"form": "cpo", "nll": 0.0}).coupled
+
+
+def test_adadpo_of_ipo_overshoots_its_target() -> None:
+    method = load_method("adadpo")
+    assert method.narrowed({"form": "ipo"}).direction == "at_reference"
+    n = {**one(batch()), "rw": wide([-40.0]), "rl": wide([-40.0]), "Lw": wide([30.0])}
+    n |= {"sw": wide([-20.0]), "sl": wide([-60.0]), "Ll": wide([30.0])}
+    _, chosen, rejected = gradients("adadpo", {"form": "ipo"}, **n)
+    # With the ceiling, 2, as the coefficient: 2 * 20 + 20 is beyond the target, 5.
+    close(chosen, [2 * 2 * (2 * 20 + 20 - 5)])
+    close(rejected, [-2 * (2 * 20 + 20 - 5)])
 
 
 def test_adadpo_at_the_reference_is_what_it_declares() -> None:
@@ -413,12 +474,11 @@ def test_adadpo_at_the_reference_is_what_it_declares() -> None:
     assert method.narrowed({"form": "cpo"}).at_reference is None
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("space", ["policy", "ratio"])
+@pytest.mark.parametrize(("form", "space"), SPACES)
 def test_adadpo_without_a_ceiling_is_finite_in_single_precision(form: str, space: str) -> None:
     far = torch.tensor([-1e4, -1.0, -1e4, 0.0])
     answers = [far.clone().requires_grad_(), far.flip(0).clone().requires_grad_()]
-    for per_token in (True, False):
+    for per_token in (True,) if form in ("simpo", "orpo") else (True, False):
         losses = load_method("adadpo").losses(
             {"form": form, "balance_space": space, "ceiling": None, "per_token": per_token},
             policy=PairLogProbs.from_totals(answers[0], answers[1]),
@@ -936,6 +996,15 @@ def test_wpo_authors_clamp_the_product_of_both_weights() -> None:
     close(evaluate("wpo", **n, Cw=c_w, Cl=c_l), 0.5 * dpo)
 
 
+def test_wpo_without_the_clamp_weighs_at_most_exp_80() -> None:
+    n = one(batch())
+    dpo = evaluate("dpo", {"beta": 0.01}, **n)
+    for excess, exponent in ((79.0, 79.0), (81.0, 80.0), (1e4, 80.0)):
+        low = {"Cw": n["sw"] / n["Lw"] - excess, "Cl": n["sl"] / n["Ll"]}
+        found = evaluate("wpo", {"clamp": False}, **n, **low)
+        assert (found / dpo).log().item() == pytest.approx(exponent, abs=1e-9)
+
+
 # What all of these share
 
 
@@ -959,6 +1028,12 @@ def test_settings_that_mean_nothing_are_refused(
     with pytest.raises(RequestError) as refusal:
         load_method(name).resolve({key: value})
     assert f"'{name}.{key}' must lie in {interval}" in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["alphadpo", "beta_dpo"])
+def test_the_authors_statistics_have_no_floor_that_could_be_set(name: str) -> None:
+    with pytest.raises(RequestError, match=f"{name}.epsilon' has no effect here"):
+        load_method(name).resolve({"statistics": "literal", "epsilon": 0.01})
 
 
 @pytest.mark.parametrize("name", ["beta_dpo", "gammapo"])

@@ -21,6 +21,8 @@ from .numbers import (
     gradients,
     inputs,
     load_method,
+    log_ratios,
+    plain_dpo,
     ratios,
     wide,
 )
@@ -48,19 +50,10 @@ def only(**numbers: Any) -> dict[str, Any]:
     return {**dict.fromkeys(keys, zero), "Lw": [1.0] * len(zero), "Ll": [1.0] * len(zero)} | numbers
 
 
-def log_ratios(n: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    return wide(n["sw"]) - wide(n["rw"]), wide(n["sl"]) - wide(n["rl"])
-
-
 # Closed forms: each loss and its gradients once more, written plainly
 
 
-def plain_dpo(n: Any, beta: float = 0.1) -> Plain:
-    z = beta * ratios(n)
-    return cost(z), -beta * sigmoid(-z), beta * sigmoid(-z)
-
-
-def plain_cdpo(n: Any, beta: float = 0.1, epsilon: float = 0.1) -> Plain:
+def plain_cdpo(n: Any, beta: float = 0.1, epsilon: float = 0.2) -> Plain:
     z = beta * ratios(n)
     slope = beta * (1 - epsilon - sigmoid(z))
     return (1 - epsilon) * cost(z) + epsilon * cost(-z), -slope, slope
@@ -81,7 +74,7 @@ def plain_ipo(n: Any, tau: float = 0.1, reduction: str = "mean") -> Plain:
     return missed * missed, 2 * missed * by_chosen, -2 * missed * by_rejected
 
 
-def plain_rdpo(n: Any, beta: float = 0.1, alpha: float = 0.05) -> Plain:
+def plain_rdpo(n: Any, beta: float = 0.1, alpha: float = 0.1) -> Plain:
     z = beta * ratios(n) + alpha * (wide(n["Lw"]) - wide(n["Ll"]))
     return cost(z), -beta * sigmoid(-z), beta * sigmoid(-z)
 
@@ -141,7 +134,7 @@ def plain_tdpo(n: Any, beta: float = 0.1, alpha: float = 0.5, form: str = "tdpo2
     return cost(z), -beta * sigmoid(-z), beta * sigmoid(-z)
 
 
-def plain_hinge(n: Any, beta: float = 0.1) -> Plain:
+def plain_hinge(n: Any, beta: float = 0.05) -> Plain:
     lacks = 1 - beta * ratios(n)
     slope = beta * (lacks > 0).double()
     return lacks * (lacks > 0), -slope, slope
@@ -182,7 +175,7 @@ PLAIN: dict[str, tuple[Callable[..., Plain], list[dict[str, Any]]]] = {
     ),
     "tdpo": (
         plain_tdpo,
-        [{"beta": 0.3, "alpha": 0.9}, {"beta": 0.3, "alpha": 0.9, "form": "tdpo1"}],
+        [{"beta": 0.3, "alpha": 0.9}, {"beta": 0.3, "form": "tdpo1"}],
     ),
     "hinge": (plain_hinge, [{"beta": 0.3}]),
     "slic_hf": (
@@ -228,35 +221,6 @@ def same_as_dpo(name: str, settings: dict[str, Any], n: Mapping[str, Any]) -> No
 )
 def test_a_setting_of_zero_leaves_dpo(name: str, settings: dict[str, Any]) -> None:
     same_as_dpo(name, settings, batch(seed=4))
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "value"),
-    [
-        ("cdpo", {"epsilon": 0.3}, LOG2),
-        ("robust_dpo", {"epsilon": 0.3}, LOG2),
-        ("ipo", {"tau": 0.2}, 6.25),
-        ("ipo", {"tau": 0.2, "reduction": "sum"}, 6.25),
-        ("rdpo", {"alpha": 0.0}, LOG2),
-        ("rdpo", {}, None),
-        ("kto", {}, 0.5),
-        ("kto", {"lambda_d": 1.2, "lambda_u": 0.6}, 0.45),
-        ("kto", {"lambda_d": 1.2, "lambda_u": 0.6, "reduction": "sum"}, 0.9),
-        ("tdpo", {}, LOG2),
-        ("tdpo", {"form": "tdpo1"}, LOG2),
-        ("hinge", {"beta": 0.3}, 1.0),
-        ("cpo", {}, None),
-        ("orpo", {}, None),
-        ("slic_hf", {}, None),
-    ],
-)
-def test_the_declared_loss_at_the_reference_is_this_number(
-    name: str, settings: dict[str, Any], value: float | None
-) -> None:
-    declared = load_method(name).narrowed(settings).at_reference
-    assert declared == (None if value is None else pytest.approx(value, abs=1e-15))
-    if value is not None:
-        close(evaluate(name, settings, **at_reference(batch())), [value] * 12, 1e-12)
 
 
 # cDPO and robust DPO
@@ -383,14 +347,26 @@ def test_the_likelihood_term_averages_over_all_chosen_tokens_of_the_step(
     half = {key: value[:6] for key, value in n.items()}
     alone = evaluate(name, only_likelihood, **half) - evaluate(name, without, **half)
     assert not torch.allclose(alone, terms[:6], rtol=1e-3)
-    assert load_method(name).coupled
+    assert load_method(name).narrowed().coupled is True
 
 
-@pytest.mark.parametrize("name", ["cpo", "orpo"])
-def test_a_mean_per_answer_couples_no_pairs(name: str) -> None:
-    n, settings = batch(seed=9), {"reduction": "mean"}
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("cpo", {"reduction": "mean"}),
+        ("cpo", {"reduction": "sum"}),
+        ("cpo", {"alpha": 0.0}),
+        ("orpo", {"reduction": "mean"}),
+        ("orpo", {"nll": 0.0}),
+    ],
+)
+def test_no_pairs_are_coupled_without_a_mean_over_all_tokens(
+    name: str, settings: dict[str, Any]
+) -> None:
+    n = batch(seed=9)
     half = {key: value[:6] for key, value in n.items()}
     close(evaluate(name, settings, **half), evaluate(name, settings, **n)[:6], 1e-12)
+    assert load_method(name).narrowed(settings).coupled is False
 
 
 @pytest.mark.parametrize("name", ["cpo", "orpo"])
@@ -431,6 +407,16 @@ def test_orpo_of_an_answer_that_is_certain_is_finite(
     losses = load_method("orpo").losses(policy=PairLogProbs.from_totals(*leaves))
     slopes = torch.autograd.grad(losses.sum(), leaves)
     assert all(found.isfinite().all() for found in (losses, *slopes))
+
+
+def test_orpo_takes_a_mean_log_prob_above_its_floor_for_the_floor() -> None:
+    n = only(sw=[0.0, -5e-8, -1e-7, -2e-7], sl=[-1.5] * 4)
+    losses, chosen, _ = gradients("orpo", {"nll": 0.0, "lambda_": 1.0}, **n)
+    odds = 1 / math.expm1(1e-7) * math.expm1(1.5)
+    torch.testing.assert_close(losses[:3], wide([math.log1p(1 / odds)] * 3), rtol=1e-9, atol=0)
+    assert losses[3] > 1.9 * losses[0]
+    close(chosen[:2], [0.0, 0.0], 0)
+    assert (chosen[2:] < 0).all()
 
 
 def test_orpo_keeps_the_odds_exact_down_to_its_floor() -> None:
@@ -504,18 +490,23 @@ def test_tdpo_without_divergence_is_dpo(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "by_chosen", "by_rejected"), [("tdpo1", -1.0, 1.0), ("tdpo2", 0.0, 0.6)]
+    ("form", "by_chosen", "by_rejected"), [("tdpo1", -1.0, 1.0), ("tdpo2", 0.0, 0.5)]
 )
 def test_tdpo2_learns_the_divergence_of_the_rejected_answer_only(
     form: str, by_chosen: float, by_rejected: float
 ) -> None:
-    n, settings = batch(seed=11), {"beta": 0.3, "alpha": 0.6, "form": form}
+    n, settings = batch(seed=11), {"beta": 0.3, "form": form}
     leaves = [n[key].clone().requires_grad_() for key in ("KLw", "KLl")]
     losses = evaluate("tdpo", settings, **{**n, "KLw": leaves[0], "KLl": leaves[1]})
     found = torch.autograd.grad(losses.sum(), leaves, materialize_grads=True)
     unit = -gradients("tdpo", settings, **n)[1]  # beta * sigmoid(-z)
     close(found[0], by_chosen * unit, 1e-12)
     close(found[1], by_rejected * unit, 1e-12)
+
+
+def test_tdpo1_has_no_alpha() -> None:
+    with pytest.raises(RequestError, match=r"tdpo\.alpha' has no effect here: it needs form=tdpo2"):
+        load_method("tdpo").resolve({"form": "tdpo1", "alpha": 0.3})
 
 
 def test_tdpo2_with_alpha_1_has_the_losses_of_tdpo1() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -19,15 +18,9 @@ from .numbers import (
     gaps,
     gradients,
     load_method,
-    ratios,
+    plain_dpo,
     wide,
 )
-
-
-def plain_dpo(n: Mapping[str, Any], beta: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
-    z = beta * ratios(n)
-    slope = beta * torch.sigmoid(-z)
-    return softplus(-z), -slope, slope
 
 
 def plain_simpo(n: Any, beta: float = 2.0, gamma: Any = 1.0) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from harness.api import PairLogProbs, RequestError
 
@@ -21,18 +19,12 @@ from .numbers import (
     evaluate,
     gradients,
     load_method,
-    ratios,
+    plain_dpo,
     wide,
 )
 
 LN999 = math.log(999)
 MADPO_WIDE = {"c_max": 4.0, "c_min": 0.25, "tau": LN999}
-
-
-def plain_dpo(n: Mapping[str, Any], beta: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
-    z = beta * ratios(n)
-    slope = beta * torch.sigmoid(-z)
-    return softplus(-z), -slope, slope
 
 
 def plain_madpo(
@@ -43,10 +35,10 @@ def plain_madpo(
     c_min: float = 0.5,
     lambda_: float = 1.0,
     tau: float = 2.0,
+    form: str = "full",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    weights = wide([plain_weight(float(h), c_max, c_min, lambda_, tau) for h in n["hphi"]])
-    loss, chosen, rejected = plain_dpo(n, beta)
-    return weights * loss, weights * chosen, weights * rejected
+    weights = [plain_weight(float(h), c_max, c_min, lambda_, tau, form=form) for h in n["hphi"]]
+    return plain_dpo(n, beta, wide(weights))
 
 
 def plain_c(m: float, c_max: float, c_min: float, lambda_: float, tau: float) -> float:
@@ -55,11 +47,18 @@ def plain_c(m: float, c_max: float, c_min: float, lambda_: float, tau: float) ->
 
 
 def plain_weight(
-    h: float, c_max: float = 2.0, c_min: float = 0.5, lambda_: float = 1.0, tau: float = 2.0
+    h: float,
+    c_max: float = 2.0,
+    c_min: float = 0.5,
+    lambda_: float = 1.0,
+    tau: float = 2.0,
+    *,
+    form: str = "full",
 ) -> float:
     if h <= -tau:
         return 1.0
     c = plain_c(abs(h), c_max, c_min, lambda_, tau)
+    c = {"full": c, "amplify": max(c, 1.0), "regularise": min(c, 1.0)}[form]
     return (1 + math.exp(-h)) / (1 + math.exp(-c * h))
 
 
@@ -67,10 +66,11 @@ def plain_weight(
 @pytest.mark.parametrize(
     "settings", [{}, {"beta": 0.3, "c_max": 3.5, "c_min": 0.3, "lambda_": 1.7, "tau": 2.6}]
 )
+@pytest.mark.parametrize("form", ["full", "amplify", "regularise"])
 def test_losses_and_gradients_are_those_of_the_closed_form(
-    settings: dict[str, Any], seed: int
+    settings: dict[str, Any], form: str, seed: int
 ) -> None:
-    numbers = batch(seed=seed)
+    numbers, settings = batch(24, seed=seed), {**settings, "form": form}
     for actual, expected in zip(
         gradients("madpo", settings, **numbers), plain_madpo(numbers, **settings), strict=True
     ):
@@ -148,8 +148,6 @@ def test_madpo_trusts_neither_a_weak_nor_a_strong_disagreement_with_the_label() 
     assert weights([-4.0], **MADPO_WIDE).item() == pytest.approx(9.2e-5, rel=0.01)
     # From -tau on the weight is 1. Without that branch it would grow beyond every bound.
     close(weights([-LN999, -LN999 - 1e-9, -20.0, -1e4], **MADPO_WIDE), [1] * 4, 0)
-    c = plain_c(20.0, 4.0, 0.25, 1.0, LN999)
-    assert (1 + math.exp(20)) / (1 + math.exp(20 * c)) > 1e6
 
 
 def test_madpo_weight_is_continuous_at_minus_tau() -> None:
@@ -174,7 +172,11 @@ def test_madpo_with_a_c_of_1_is_dpo(settings: dict[str, Any], form: str) -> None
 @pytest.mark.parametrize("settings", [{"c_max": 1 + 1e-9}, {"c_min": 1 - 1e-9}])
 def test_madpo_tends_to_dpo_as_c_tends_to_1(settings: dict[str, float]) -> None:
     numbers = batch(64)
-    close(evaluate("madpo", settings, **numbers), evaluate("dpo", **numbers), 1e-6)
+    for actual, expected in zip(
+        gradients("madpo", settings, **numbers), gradients("dpo", **numbers), strict=True
+    ):
+        close(actual, expected, 1e-6)
+        assert not torch.equal(actual, expected)
 
 
 def test_madpo_with_a_constant_margin_is_scaled_dpo() -> None:
@@ -183,8 +185,10 @@ def test_madpo_with_a_constant_margin_is_scaled_dpo() -> None:
     for h in (-9.0, -1.0, 0.0, 0.7, 2.0, 5.0):
         same = evaluate("madpo", **{**numbers, "hphi": torch.full((12,), h)})
         close(same, plain_weight(h) * dpo)
-    for h in (-9.0, 0.0, 2.0):
-        assert plain_weight(h) == pytest.approx(1, abs=1e-15)
+        if h in (-9.0, 0.0, 2.0):
+            close(same, dpo, 1e-14)
+        else:
+            assert ((same / dpo - 1).abs() > 0.01).all()
 
 
 @pytest.mark.parametrize(
@@ -222,6 +226,28 @@ def test_madpo_ablations_keep_one_side_of_c_each() -> None:
     close(regularise[near], torch.ones(int(near.sum())), 1e-15)
     assert (full[near] > 1).all()
     assert (full[beyond] < 1).all()
+
+
+def test_madpo_ablations_at_negative_margins() -> None:
+    h = torch.linspace(-LN999 + 1e-3, -1e-3, 200, dtype=torch.float64)
+    full, amplify, regularise = (
+        weights(h, **MADPO_WIDE, form=form) for form in ("full", "amplify", "regularise")
+    )
+    # c is above 1 there, which makes a weight smaller: only "regularise" holds it at 1.
+    assert torch.equal(amplify, full)
+    assert amplify.max() < 1
+    assert amplify.min() < 1e-4
+    close(regularise, torch.ones(200), 1e-15)
+    for form in ("amplify", "regularise"):
+        close(weights([-LN999, -9.0], **MADPO_WIDE, form=form), [1, 1], 0)
+
+
+def test_madpo_leaves_the_reward_model_alone() -> None:
+    leaves = [wide(FIXTURE[key]).requires_grad_() for key in ("sw", "hphi")]
+    losses = evaluate("madpo", sw=leaves[0], hphi=leaves[1])
+    by_policy, by_margin = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+    assert (by_policy != 0).all()
+    assert by_margin is None
 
 
 def test_madpo_stays_finite_at_extreme_margins() -> None:

@@ -100,7 +100,7 @@ CASES: Mapping[str, Case] = {
     "discopop": dpo("discopop", "discopop", {"beta": 0.3, "tau": 0.2}, discopop_tau=0.2),
     "ln-dpo": dpo("sigmoid_norm", "ln_dpo", {"beta": 3.0}, beta=3.0),
     "dpo and likelihood": dpo(
-        "", "dpo_nll", {"beta": 0.3, "alpha": 0.7, "nll": "tokens"},
+        "", "dpo_nll", {"beta": 0.3, "alpha": 0.7, "reduction": "tokens"},
         loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7],
     ),
     "ld-dpo": dpo("sigmoid", "ld_dpo", {"beta": 0.3, "alpha": 0.4}, ld_alpha=0.4),

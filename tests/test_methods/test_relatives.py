@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import pytest
@@ -23,7 +23,10 @@ from .numbers import (
     evaluate,
     gaps,
     gradients,
+    inputs,
     load_method,
+    log_ratios,
+    plain_dpo,
     ratios,
     wide,
 )
@@ -41,10 +44,6 @@ def same(one: tuple[Tensor, ...], two: tuple[Tensor, ...]) -> None:
     """Losses and both gradients are those of another loss."""
     for actual, expected in zip(one, two, strict=True):
         near(actual, expected)
-
-
-def log_ratios(n: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    return wide(n["sw"]) - wide(n["rw"]), wide(n["sl"]) - wide(n["rl"])
 
 
 def pairs(h_w: Any, h_l: Any) -> dict[str, Tensor]:
@@ -245,16 +244,51 @@ def test_a_setting_outside_its_bounds_is_refused_by_name(
         load_method(name).resolve({setting: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "needs"),
+    [
+        ("fdpo", {"f": "js", "alpha": 0.3}, "f=alpha"),
+        ("dpo_shift", {"schedule": "increasing", "lambda_": 0.6}, "schedule=fixed"),
+        ("dpo_shift", {"lambda_min": 0.6}, "schedule=increasing"),
+        ("dpo_shift", {"lambda_max": 0.9}, "schedule=increasing"),
+        ("dpo_shift", {"steps": 7}, "schedule=increasing"),
+    ],
+)
+def test_a_setting_that_a_form_ignores_is_refused(
+    name: str, settings: dict[str, Any], needs: str
+) -> None:
+    with pytest.raises(RequestError, match=f"has no effect here: it needs {needs}"):
+        load_method(name).resolve(settings)
+
+
+@pytest.mark.parametrize(("name", "given"), [("mmpo", "margin"), ("odpo", "rewards")])
+def test_no_gradient_passes_into_the_reward_model(name: str, given: str) -> None:
+    read = inputs(FIXTURE)
+    leaf = torch.stack((wide(FIXTURE["hphi"]), wide([0.5, -1.0, 0.2, 3.0]))).requires_grad_()
+    read[given] = leaf[0] if given == "margin" else (leaf[0], leaf[1])
+    read["policy"].chosen.values.requires_grad_()
+    method = load_method(name)
+    method.losses(**{key: read[key] for key in method.reads}).sum().backward()
+    assert leaf.grad is None
+
+
 # f-DPO
 
 
 @pytest.mark.parametrize(
-    ("alpha", "limit"), [(1e-7, {"f": "reverse_kl"}), (1 - 1e-7, {"f": "forward_kl"})]
+    ("alpha", "limit"),
+    [
+        (1e-7, lambda n: plain_dpo(n, 0.3)),
+        (1 - 1e-7, lambda n: plain_fdpo(n, 0.3, "forward_kl")),
+    ],
+    ids=["dpo", "forward kl"],
 )
-def test_fdpo_with_an_extreme_alpha_is_a_kl(alpha: float, limit: dict[str, str]) -> None:
+def test_fdpo_with_an_extreme_alpha_is_dpo_or_the_forward_kl(
+    alpha: float, limit: Callable[..., Plain]
+) -> None:
     numbers = pairs(torch.linspace(-3, 3, 7), torch.linspace(2, -4, 7))
-    found = gradients("fdpo", {"f": "alpha", "alpha": alpha}, **numbers)
-    for actual, expected in zip(found, gradients("fdpo", limit, **numbers), strict=True):
+    found = gradients("fdpo", {"beta": 0.3, "f": "alpha", "alpha": alpha}, **numbers)
+    for actual, expected in zip(found, limit(numbers), strict=True):
         close(actual, expected, 1e-5)
 
 
@@ -368,15 +402,6 @@ def test_dpop_prefers_a_kept_chosen_answer_to_a_wider_gap() -> None:
 # Cal-DPO
 
 
-@pytest.mark.parametrize(("form", "start"), [("code", 1 / 4), ("paper", 1 / 2)])
-def test_cal_dpo_at_the_reference_is_what_it_declares(form: str, start: float) -> None:
-    settings = {"beta": 0.02, "form": form}
-    declared = load_method("cal_dpo").narrowed(settings).at_reference
-    assert isinstance(declared, float)
-    near(declared, math.log(2) + start / 0.02**2)
-    near(evaluate("cal_dpo", settings, **at_reference(batch())), [declared] * 12)
-
-
 def test_cal_dpo_averages_to_the_authors_loss() -> None:
     # Theirs adds the batch's mean squared error to the loss of each pair.
     numbers = batch()
@@ -429,6 +454,13 @@ def test_dpo_shift_moves_in_a_line_from_the_first_step_and_then_stays(
         near(losses, evaluate("dpo_shift", {"lambda_": factor}, **batch()))
 
 
+@pytest.mark.parametrize("schedule", ["increasing", "decreasing"])
+def test_dpo_shift_refuses_a_least_factor_above_the_greatest(schedule: str) -> None:
+    settings = {"schedule": schedule, "lambda_min": 0.9, "lambda_max": 0.8}
+    with pytest.raises(RequestError, match=r"lambda_min=0.9 is above lambda_max=0.8"):
+        evaluate("dpo_shift", settings)
+
+
 def test_dpo_shift_counts_steps_and_not_pairs() -> None:
     settings = {"schedule": "increasing"}
     for size in (1, 12):
@@ -474,6 +506,13 @@ def test_odpo_learns_nothing_where_the_offset_does_not_exist(
         assert (found.abs() < 1e-28).all()
 
 
+def test_odpo_takes_a_gap_below_its_floor_for_the_floor() -> None:
+    n = {**pairs([2.0] * 4, 0.0), **rewards([1e-29, 1e-30, 1e-31, 0.0], 0.0)}
+    losses = evaluate("odpo", {"alpha": 0.01}, **n)
+    near(losses[1:], softplus(wide([-0.2 + 0.01 * math.log(1e-30)] * 3)))
+    assert losses[0] > losses[1] + 1e-3
+
+
 def test_odpo_by_the_ratio_does_not_depend_on_the_scale_of_the_rewards() -> None:
     better, worse = wide([2.0, 3.0, 0.5, 9.0]), wide([1.0, 0.1, 0.4, 2.0])
 
@@ -492,13 +531,12 @@ def test_mmpo_with_a_certain_margin_is_dpo() -> None:
     same(gradients("mmpo", {"beta": 0.3}, **numbers), gradients("dpo", {"beta": 0.3}, **numbers))
 
 
-@pytest.mark.parametrize("epsilon", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("epsilon", [0.1, 0.3, 0.45])
 def test_mmpo_with_a_constant_margin_is_cdpo(epsilon: float) -> None:
     margin = math.log((1 - epsilon) / epsilon) / 2
     numbers = {**batch(), "hphi": torch.full((12,), margin, dtype=torch.float64)}
-    z = 0.3 * ratios(numbers)
-    expected = (1 - epsilon) * softplus(-z) + epsilon * softplus(z)
-    near(evaluate("mmpo", {"beta": 0.3, "gamma": 2.0}, **numbers), expected)
+    found = gradients("mmpo", {"beta": 0.3, "gamma": 2.0}, **numbers)
+    same(found, gradients("cdpo", {"beta": 0.3, "epsilon": epsilon}, **numbers))
 
 
 def test_mmpo_is_least_where_the_reward_gap_is_gamma_times_the_margin() -> None:
