@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from harness.budget import SUM_FLOPS, Bill, ModelSize, Tokens, bill
 from harness.data.token_store import load_pairs
+from harness.data.tokens import TokenPair
 from harness.registry import load_method
 from harness.train.cell import measure, train_cell
-from harness.train.ledger import payer
+from harness.train.ledger import Ledger, payer
 from harness.train.reference import score_reference
 
 from .models import ARCHITECTURES, VOCABULARY, World, make_world, tiny
@@ -82,6 +83,11 @@ def test_tr_dpo_pays_for_its_moving_reference_in_every_step_and_for_no_cache() -
 
 def test_wpo_pays_for_its_sums_over_the_vocabulary() -> None:
     assert found("wpo") == Bill(3 * FORWARD, REFERENCE, 0, 0, SUM_FLOPS * 31 * 3001, 7001)
+
+
+@pytest.mark.parametrize("name", ["wpo", "tdpo"])
+def test_a_step_that_is_looked_at_twice_makes_its_sums_twice(name: str) -> None:
+    assert found(name, two_passes=True).extra == 2 * found(name).extra > 0
 
 
 def test_one_pass_of_the_reference_gives_log_probs_and_entropies() -> None:
@@ -206,3 +212,24 @@ def test_a_cell_is_billed_for_what_it_did(world: World) -> None:
     lora = billed(world, "dpo", lora={"rank": 2, "alpha": 4.0, "targets": "all-linear"})["bill"]
     assert lora["training"] * 3 == dpo["training"] * 2
     assert lora["reference"] == dpo["reference"]
+
+
+def test_answers_to_other_prompts_are_billed_at_their_own_lengths() -> None:
+    pairs = [
+        TokenPair("a", (1,), (5,) * 3, (6,) * 4),
+        TokenPair("b", (2,) * 10, (7,) * 20, (8,)),
+        TokenPair("c", (3,) * 2, (9,), (4,) * 2),
+    ]
+    ledger = Ledger(pairs, SIZE, False, 4, 2, 1, 0, None)
+    bill = ledger.bill(payer(load_method("kto"), 0), [[0, 1], [1]])
+    # Each prompt with the answers of the pair before it: c's after a, a's after b, b's after c.
+    others = [(2 * 1 + 3, 3), (2 * 10 + 7, 7), (2 * 2 + 21, 21)]
+    flops = [2 * (1009 * both + 211 * answers) for both, answers in others]
+    assert bill.mismatched == sum(flops)
+    assert bill.extra == flops[0] + 2 * flops[1]
+
+
+@pytest.mark.parametrize("name", ["sampo", "alphadpo", "kto", "gammapo"])
+def test_whoever_needs_the_whole_step_pays_for_looking_twice(name: str) -> None:
+    assert payer(load_method(name).narrowed(), 0).whole_step
+    assert not payer(load_method("dpo").narrowed(), 0).whole_step

@@ -164,12 +164,21 @@ def test_a_method_without_a_reference_never_causes_reference_logprobs(tmp_path: 
     assert "reference log-probs" not in shown
 
 
+MIXED = f"dpo,tr_dpo,{PLANTED / 'diverging.py'}"
+
+
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in which one method is sound and one leaves the finite numbers."""
     folder = tmp_path_factory.mktemp("mixed")
     done = harness(
-        folder, "run", "--methods", f"dpo,{PLANTED / 'diverging.py'}", "--name", "mixed", *SMOKE
+        folder,
+        "run",
+        "--methods",
+        f"dpo,tr_dpo,{PLANTED / 'diverging.py'}",
+        "--name",
+        "mixed",
+        *SMOKE,
     )
     (folder / "status").write_text(str(done.returncode))
     (folder / "stdout").write_text(done.stdout)
@@ -187,13 +196,25 @@ def test_a_diverged_method_is_shown_and_never_ranked(mixed: Path) -> None:
     assert "dpo" in json.dumps(board["tasks"][0]["rows"])
 
 
+def test_a_moving_reference_that_never_moved_is_said_to_have_stood_still(mixed: Path) -> None:
+    # Its tau is 512, and a smoke run has two steps.
+    shown = " ".join((mixed / "stdout").read_text().split())
+    assert shown.count("tr_dpo: its reference never moved in 2 steps") == 1
+
+
 def test_a_reference_policy_that_has_not_learnt_its_world_is_said_to_have_not(mixed: Path) -> None:
     assert "samples are well-formed" in " ".join((mixed / "stdout").read_text().split())
 
 
 def test_a_diverged_cell_is_not_tried_again(mixed: Path) -> None:
     done = harness(
-        mixed, "run", "--methods", f"dpo,{PLANTED / 'diverging.py'}", "--name", "mixed", *SMOKE
+        mixed,
+        "run",
+        "--methods",
+        f"dpo,tr_dpo,{PLANTED / 'diverging.py'}",
+        "--name",
+        "mixed",
+        *SMOKE,
     )
     assert done.returncode == 1
     assert "none" in done.stderr.splitlines()[2]

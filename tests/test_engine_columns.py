@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from harness.train.engine import ENGINES, Also, Columns, oracle, padded, pair_co
 from harness.train.mismatched import Mismatched, mismatch, score_mismatched
 from harness.train.policy import adapt
 from harness.train.reference import ReferenceCache, score_reference
+from harness.train.run import Ingredients
 
 from .models import (
     ARCHITECTURES,
@@ -238,6 +240,24 @@ def test_the_reference_pass_writes_entropies_of_the_same_tokens(world: World) ->
         assert ((shares > 0) & (shares <= 1 + 1e-6)).all()
 
 
+def test_a_method_that_reads_entropy_gets_that_of_its_pairs(tmp_path: Path) -> None:
+    pairs, reference = some_pairs(6), tiny(seed=1)
+    inputs = write_caches(tmp_path, pairs, reference)
+    run = make_run(load_method("mallowspo"), tiny(), pairs, inputs)
+    found = run.given([4, 0], step=0)["entropy"]
+    plain = pair_columns(oracle, reference, [pairs[4], pairs[0]], Also(("entropy",)))["entropy"]
+    for mine, theirs in ((found.chosen, plain.chosen), (found.rejected, plain.rejected)):
+        assert torch.equal(mine.mask, theirs.mask)
+        torch.testing.assert_close(mine.total(), theirs.total(), atol=1e-5, rtol=0)
+
+
+def test_a_cell_needs_no_reference_where_its_form_reads_none(world: World) -> None:
+    settings = {**CELL, "method": "adadpo", "method_settings": {"form": "simpo", "beta": 2.0}}
+    work = world.work("adadpo-simpo", settings)
+    without = {name: folder for name, folder in work.inputs.items() if name != "reference"}
+    assert train_cell(replace(work, inputs=without))["bill"]["reference"] == 0
+
+
 def test_the_mismatched_pass_scores_other_answers(world: World) -> None:
     columns = load_ragged(world.inputs["mismatched"] / "train.safetensors")
     others = mismatch(load_pairs(world.inputs["tokens"], "train"))
@@ -291,3 +311,23 @@ def test_a_step_passes_the_right_numbers_to_the_loss(name: str, tmp_path: Path) 
     torch.testing.assert_close(
         totals.detach(), plain[name].chosen.total().detach(), atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_entropies_are_those_of_the_split(split: Any, world: World) -> None:
+    method = load_method("mallowspo").narrowed()
+    found = Ingredients.load(method, world.inputs, split, where=CPU, seed=0).rows([1, 4], 0)
+    columns = load_ragged(world.inputs["reference"] / f"{split}.safetensors")
+    for i, row in enumerate([1, 4]):
+        expected = float(columns["chosen.entropy"][row].sum())
+        assert found["entropy"].chosen.total()[i].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_reference_pass_in_bf16_is_one(world: World) -> None:
+    numbers = {"precision": "bf16", "engine": "padded", "entropy": True}
+    work = world.work("narrow", numbers)
+    score_reference(work)
+    narrow = load_ragged(work.out / "train.safetensors")["chosen"]
+    wide = load_ragged(world.inputs["reference"] / "train.safetensors")["chosen"]
+    gaps = [float(abs(a - b).max()) for a, b in zip(narrow, wide, strict=True)]
+    assert 1e-5 < max(gaps) < 0.3

@@ -158,3 +158,17 @@ def test_memory_that_runs_out_is_not_the_methods_fault() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         call(hungry)
+
+
+def test_a_memory_that_these_settings_do_not_need_is_not_asked_for() -> None:
+    def sometimes(policy: PairLogProbs, state: State | None, *, remember: bool = False) -> Any:
+        """Remembers only if it is told to."""
+        losses = policy.chosen.mean()
+        return losses if state is None else (losses, state)
+
+    made = method(
+        source="for this test", initial={"mean": 0.0}, only_for={"state": {"remember": (True,)}}
+    )(sometimes)
+    mean = {"mean": torch.zeros((), dtype=torch.float64)}
+    assert evaluate(made, {}, {"policy": pair()}, {}, mean)[1] is None
+    assert evaluate(made, {"remember": True}, {"policy": pair()}, {}, mean)[1] == mean

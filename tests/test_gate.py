@@ -462,3 +462,33 @@ def test_the_manifest_holds_what_the_gate_found(world: World) -> None:
     assert facts["validation"]["pairs"] == 48
     assert facts["validation"]["chosen_likelier"] > 0.6
     assert len(order(96, 1, 16, 0)) == facts["steps"]
+
+
+def test_the_first_loss_is_held_to_what_is_declared_for_the_settings(make: Make) -> None:
+    right = make("ipo", settings={"tau": 0.5})
+    assert gate(right)["first_loss"] == pytest.approx(1.0, abs=1e-3)
+
+    @method(source="for this test", at_reference=lambda s: 2 * s["high"])
+    def half(policy: PairLogProbs, reference: PairLogProbs, *, high: float = 0.0) -> Tensor:
+        """Says twice of what it is, which at the default is the same."""
+        gap = policy.chosen.total() - reference.chosen.total()
+        return high + gap
+
+    assert gate(make(half))["first_loss"] == pytest.approx(0.0, abs=1e-3)
+    with pytest.raises(GateError, match="declared by the method"):
+        gate(make(half, settings={"high": 3.0}))
+
+
+def test_validation_looks_through_the_state_that_training_left(make: Make) -> None:
+    run = make("alphadpo", reference=1)
+    _, state = run.objective()(0, FIRST, run.start())
+    assert validate(run, state)["loss"] != pytest.approx(
+        validate(run, run.start())["loss"], abs=1e-6
+    )
+
+
+def test_other_answers_of_another_number_of_pairs_are_refused(make: Make) -> None:
+    run = make("kto")
+    fewer = replace(run.ingredients.mismatched, reference=range(3))
+    with pytest.raises(GateError, match="cached mismatched: for 3 pairs, not 12"):
+        replace(run, ingredients=replace(run.ingredients, mismatched=fewer))

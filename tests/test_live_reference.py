@@ -11,16 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
 from harness.registry import load_method
 from harness.train.cell import train_cell
-from harness.train.engine import oracle, pair_logprobs
-from harness.train.live_reference import Follower, frozen, weights
+from harness.train.device import precision
+from harness.train.engine import oracle, padded, pair_logprobs
+from harness.train.live_reference import Follower, LiveReference, frozen, weights
 from harness.train.loop import Optimisation, fit, order
-from harness.train.policy import adapt, load_trained
+from harness.train.policy import adapt, load_policy, load_trained
 from harness.train.reference import score_reference
+from harness.train.run import Run
+from harness.train.step import Learner
 
-from .models import World, make_run, make_world, some_pairs, tiny, write_caches
+from .models import CPU, World, make_run, make_world, some_pairs, tiny, write_caches
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -77,6 +81,22 @@ def test_a_whole_move_makes_the_reference_the_policy() -> None:
     policy, reference = moved(None), frozen(tiny())
     Follower(policy, reference, mix=1.0, every=1).after(0)
     torch.testing.assert_close(plain(reference), plain(policy))
+
+
+def test_the_reference_follows_the_policy_as_it_is_after_the_step(tmp_path: Path) -> None:
+    """With a whole move each step both end as one: a move before the update would lag behind."""
+    pairs, model, reference = some_pairs(16), tiny(), frozen(tiny())
+    run = make_run(
+        load_method("tr_dpo"), model, pairs, write_caches(tmp_path / "caches", pairs, tiny()),
+        reference=reference, settings={"alpha": 1.0, "tau": 1},
+    )  # fmt: skip
+    fit(
+        model, order(16, 1, 8, seed=0), run.objective(), Optimisation(1e-2), scratch=tmp_path,
+        checkpoint_steps=9, report=lambda *_: None, companion=Follower(model, reference, 1.0, 1),
+    )  # fmt: skip
+    start = plain(tiny())
+    assert all(torch.equal(value, plain(reference)[n]) for n, value in plain(model).items())
+    assert any(not torch.equal(value, start[n]) for n, value in plain(model).items())
 
 
 @pytest.fixture
@@ -204,3 +224,45 @@ def test_a_reference_that_never_moves_trains_as_dpo(world: World) -> None:
         found[name] = plain(load_trained(world.inputs["policy"], work.out)[0])
     for name, value in found["dpo"].items():
         torch.testing.assert_close(found["tr_dpo"][name], value, atol=1e-5, rtol=0)
+
+
+def test_a_cell_mixes_by_alpha(world: World) -> None:
+    """The cell's weights are those of the loop with a follower made by hand."""
+    settings = {"beta": 0.1, "alpha": 0.3, "tau": 1}
+    work = world.work("mixed", {**CELL, "lora": None, "method_settings": settings})
+    train_cell(work)
+    model, _ = load_policy(world.inputs["policy"])
+    reference = frozen(load_policy(world.inputs["policy"])[0])
+    method = load_method("tr_dpo").narrowed(settings)
+    learner = Learner(padded, model.eval(), method, method.resolve(settings), 4, reference)
+    run = Run.of(learner, world.inputs, "train", where=CPU, seed=0)
+    fit(
+        model, order(32, 1, 8, seed=0), run.objective(), Optimisation(1e-3),
+        scratch=world.folder / "by hand", checkpoint_steps=9, report=lambda *_: None,
+        companion=Follower(model, reference, 0.3, 1),
+    )  # fmt: skip
+    cell = plain(load_trained(world.inputs["policy"], work.out)[0])
+    assert all(torch.equal(cell[name], value) for name, value in plain(model).items())
+
+
+def test_the_held_out_pairs_are_seen_by_the_same_reference(world: World) -> None:
+    reference = frozen(load_policy(world.inputs["policy"])[0])
+    method = load_method("tr_dpo").narrowed()
+    learner = Learner(padded, moved(None), method, method.resolve(), 4, reference)
+    run = Run.of(learner, world.inputs, "train", where=CPU, seed=0)
+    held_out = run.on(world.inputs, "validation")
+    pairs = load_pairs(world.inputs["tokens"], "validation")
+    assert held_out.pairs == pairs != run.pairs
+    found = held_out.given([0, 5], step=0)["reference"]
+    expected = pair_logprobs(oracle, reference, [pairs[0], pairs[5]])
+    torch.testing.assert_close(found.chosen.total(), expected.chosen.total(), atol=1e-4, rtol=0)
+
+
+def test_a_live_reference_computes_in_the_precision_of_the_run() -> None:
+    pairs, model = some_pairs(4), tiny(initializer_range=0.05)
+    live = LiveReference(padded, frozen(model), pairs, 4)
+    with precision(CPU, "bf16"), torch.no_grad():
+        narrow = live.rows(range(4), CPU).chosen.total()
+        policy = pair_logprobs(padded, model, pairs).chosen.total()
+    assert torch.equal(narrow, policy), "policy and reference must agree at the first step"
+    assert not torch.equal(narrow, live.rows(range(4), CPU).chosen.total())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,33 @@ def test_the_reward_model_sees_no_validation_pair_and_no_test_prompt() -> None:
     assert {s.verb for s in _all(reward_model)} == {
         "reward-model", "tokens", "pairs", "sample", "policy", "corpus"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reference", "whole", "moving", "reads"),
+    [
+        ("dpo", False, False, ["policy", "reference"]),
+        ("alphadpo", True, False, ["policy", "reference", "state"]),
+        ("tr_dpo", False, True, ["policy", "reference"]),
+        ("kto", True, False, ["policy", "reference", "mismatched"]),
+    ],
+)
+def test_an_equal_bill_is_that_of_all_that_the_reference_method_costs(
+    reference: str, whole: bool, moving: bool, reads: list[str]
+) -> None:
+    laid_out = lay_out(f"simpo,{reference}", budget__unit="flops", reference_method=reference)
+    equal = {json.dumps(s.settings["equal_to"]) for s in laid_out.stages if s.verb == "train"}
+    assert [json.loads(each) for each in equal] == [
+        {"reads": reads, "whole_step": whole, "reward_epochs": 1, "moving_reference": moving}
+    ]
+
+
+def test_what_settings_do_not_need_is_not_made() -> None:
+    assert count(lay_out("adadpo"), "reference") == 1
+    assert count(lay_out("adadpo:form=simpo", reference_method="adadpo"), "reference") == 0
+    assert count(lay_out("tr_dpo", reference_method="tr_dpo"), "reference") == 0
+    assert count(lay_out("dpo,kto"), "mismatched") == 1
+    assert count(lay_out("dpo,mallowspo"), "reference") == 2, "one of them with entropies"
+    train = [s for s in lay_out("adadpo:form=simpo", reference_method="adadpo").stages
+             if s.verb == "train"]  # fmt: skip
+    assert all(set(stage.inputs) == {"tokens", "policy"} for stage in train)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from harness.contracts.logprobs import PairLogProbs
+from harness.contracts.logprobs import PairLogProbs, PairTokens
 from harness.contracts.method import Method, State, method
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
@@ -94,7 +94,15 @@ def rewarding(policy: PairLogProbs, rewards: tuple[Tensor, Tensor]) -> Tensor:
     return -(rewards[0] * policy.chosen.mean() + rewards[1] * policy.rejected.mean())
 
 
-OWN = {m.name: m for m in (standardised, flipped, remembers, chosen_only, rewarding)}
+@method(source="for these tests", coupled=True)
+def drifting(policy: PairLogProbs, divergence: PairTokens, confidence: PairTokens) -> Tensor:
+    """Drift in units of the step's mean drift: what else carries a gradient, in two passes."""
+    drift = divergence.chosen.total() - 2 * divergence.rejected.total()
+    scale = divergence.chosen.total().mean() + 1
+    return -logsigmoid(policy.chosen.mean()) + drift / scale * confidence.chosen.mean().exp()
+
+
+OWN = {m.name: m for m in (drifting, standardised, flipped, remembers, chosen_only, rewarding)}
 ALL = [*METHODS, *OWN]
 
 
@@ -191,7 +199,7 @@ def test_a_wrong_split_would_be_seen(
 def test_only_losses_that_hang_together_need_the_whole_step() -> None:
     names = ("dpo", "simpo", "madpo", "alphadpo", *OWN)
     whole = {name for name in names if find(name)[0].whole_step}
-    assert whole == {"alphadpo", "standardised", "flipped", "remembers"}
+    assert whole == {"alphadpo", "drifting", "standardised", "flipped", "remembers"}
 
 
 def gradient(run: Run, rows: list[int], state: State | None) -> tuple[dict[str, Tensor], float]:

@@ -171,6 +171,16 @@ def test_an_equal_bill_is_used_up_to_less_than_a_step(payer: Payer) -> None:
     assert longer[:-1] == steps
 
 
+def test_all_of_the_reference_methods_bill_is_everybodys_limit() -> None:
+    moving = Payer(("policy", "reference"), moving_reference=True)
+    found = ledger(moving, epochs=6)
+    limit = found.bill(moving, order(96, 6, 8, 3))
+    assert limit.extra > 0
+    steps = found.steps(DPO)
+    longer = order(96, 99, 8, 3)[: len(steps) + 1]
+    assert found.bill(DPO, steps).total <= limit.total < found.bill(DPO, longer).total
+
+
 def test_who_reads_less_trains_longer_and_who_reads_more_trains_less() -> None:
     found = ledger(DPO, epochs=6)
     assert len(found.steps(PLAIN)) > len(found.steps(DPO)) > len(found.steps(MADPO)) > 0
