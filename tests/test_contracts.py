@@ -370,3 +370,25 @@ def test_what_holds_of_a_loss_may_follow_the_settings() -> None:
     assert (plain.coupled, plain.whole_step, plain.direction) == (False, False, "everywhere")
     assert (margin.coupled, margin.whole_step, margin.direction) == (True, True, "at_reference")
     assert made.whole_step, "until it is known, a step is not split"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"stop_gradient": True}, "stop_gradient must be words that say what is held constant"),
+        ({"moving_reference": ("mix",)}, "moving_reference must be the names of two settings"),
+        ({"disagreements": "they differ"}, "disagreements must be a tuple of sentences"),
+        ({"at_reference": "0.7"}, "at_reference must be a finite number"),
+        ({"at_reference": math.nan}, "at_reference must be a finite number"),
+        ({"direction": "sometimes"}, "direction must be one of its three words"),
+        ({"status": "sure"}, "status must be verified, derived or unknown"),
+        ({"source": None}, "source must be words"),
+        ({"grid": {"mix": 0.1}}, "grid must be a tuple of values"),
+        ({"bounds": {"mix": (0, 1)}}, "bounds must be an interval"),
+        ({"only_for": ["reference"]}, "only_for must be such as"),
+        ({"coupled": "yes"}, "coupled must be true, false or a function"),
+    ],
+)
+def test_a_description_of_the_wrong_kind_is_refused(words: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=f"method 'shaped': {complaint}"):
+        method(**{**SHAPED, **words})(shaped)

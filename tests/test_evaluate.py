@@ -151,12 +151,20 @@ def test_a_state_comes_back_without_a_graph() -> None:
     assert not after["mean"].requires_grad
 
 
-def test_memory_that_runs_out_is_not_the_methods_fault() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    ],
+)
+def test_memory_that_runs_out_is_not_the_methods_fault(error: Exception) -> None:
     def hungry(policy: PairLogProbs) -> Tensor:
         """More than there is."""
-        raise torch.OutOfMemoryError("no room")
+        raise error
 
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(type(error)):
         call(hungry)
 
 

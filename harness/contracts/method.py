@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from torch import Tensor
 
@@ -205,6 +206,11 @@ DESCRIBED = frozenset(Method.__dataclass_fields__) - {
 def _check(made: Method) -> None:
     """What is said of a method must be about settings and inputs that it has."""
     name = made.name
+    for what, (right, wanted) in _KINDS.items():
+        if not right(getattr(made, what)):
+            raise RequestError(
+                f"method '{name}': {what} must be {wanted}, not {getattr(made, what)!r}"
+            )
     if ("state" in made.parameters) != (made.initial is not None):
         raise RequestError(f"method '{name}': reading `state` and naming `initial` go together")
     if made.moving_reference and "reference" not in made.parameters:
@@ -222,6 +228,37 @@ def _check(made: Method) -> None:
         checked(f"{name}.{key}", value, types.get(key))
         if key in made.bounds:
             within(f"{name}.{key}", value, made.bounds[key])
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+
+def _mapping(value: Any, kind: type) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(one, kind) for one in value.values())
+
+
+def _finite(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or callable(value) or (number and math.isfinite(value))
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "source": (lambda v: isinstance(v, str), "words: paper and equation, or file and commit"),
+    "formula": (lambda v: isinstance(v, str), "words: the loss of one pair"),
+    "stop_gradient": (lambda v: isinstance(v, str), "words that say what is held constant"),
+    "disagreements": (_strings, "a tuple of sentences"),
+    "status": (("verified", "derived", "unknown").__contains__, "verified, derived or unknown"),
+    "grid": (lambda v: _mapping(v, tuple), "a tuple of values for each setting that it names"),
+    "bounds": (lambda v: _mapping(v, str), 'an interval such as "(0, 1]" for each setting'),
+    "only_for": (lambda v: _mapping(v, Mapping), 'such as {"reference": {"form": ("dpo",)}}'),
+    "coupled": (lambda v: callable(v) or isinstance(v, bool), "true, false or a function"),
+    "direction": (lambda v: callable(v) or v in get_args(Direction), "one of its three words"),
+    "at_reference": (_finite, "a finite number, or a function of the settings"),
+    "moving_reference": (
+        lambda v: v is None or (_strings(v) and len(v) == 2), "the names of two settings"
+    ),
+}  # fmt: skip
 
 
 def _known(name: str, what: str, described: Iterable[str], known: Collection[str]) -> None:

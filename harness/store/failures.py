@@ -30,12 +30,18 @@ def in_words(error: BaseException, root: Path) -> HarnessError | None:
     text = str(error)
     if "No space left on device" in text:  # safetensors wraps the OSError in one of its own
         return _disk(errno.ENOSPC, None, root)
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in _NO_MEMORY):
+    if is_memory(error):
         return HarnessError(
             f"memory ran out ({_first_line(error)}): use fewer workers or smaller micro-batches, "
             + _AGAIN
         )
     return None
+
+
+def is_memory(error: BaseException) -> bool:
+    """Whether memory ran out, which is of a machine and a moment; PyTorch says it in words."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY)
 
 
 def sentence(error: BaseException, root: Path) -> str:

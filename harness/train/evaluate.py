@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-import torch
 from torch import Tensor
 
 from harness.contracts.logprobs import PairTokens
 from harness.contracts.method import Method, State
 from harness.errors import GateError
+from harness.store.failures import is_memory
 
 Seen: TypeAlias = Mapping[str, PairTokens]
 """What a loss reads of the model itself, by its names: `policy`, `confidence`, `divergence`."""
@@ -57,9 +57,9 @@ def evaluate(
 def _called(method: Method, settings: Mapping[str, Any], inputs: Mapping[str, Any]) -> Any:
     try:
         return method.losses(settings, **inputs)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # of this machine and this moment, not of the method
     except Exception as error:  # foreign code may raise anything
+        if is_memory(error):
+            raise  # of this machine and this moment, not of the method
         lines = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == method.file]
         where = f" in line {lines[-1].lineno}" if lines else ""
         what = f"it raised {type(error).__name__}{where}: {error}"
