@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,22 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.contracts.task import Corpus, SmallModel
+from harness.data import token_store
 from harness.data.corpus import _checked
-from harness.data.ragged import load_ragged, save_ragged
-from harness.data.token_store import load_pairs, save_pairs, tokenise_pairs
+from harness.data.ragged import create_ragged, load_ragged, save_ragged
+from harness.data.token_store import (
+    CrossedPairs,
+    StoredPairs,
+    load_pairs,
+    save_pairs,
+    token_counts,
+    tokenise_pairs,
+)
 from harness.data.tokens import Limits, Overlong, TokenPair, TokenRules, tokenise
 from harness.errors import DataError
 from harness.records import Completion, Pair, Prompt, read_jsonl, write_jsonl
@@ -26,7 +36,7 @@ from harness.store.stage import Work
 from harness.train.policy import build_small
 from harness.train.warm_start import _sequences
 
-from .models import LIMITS, SHAPE, WORDS, make_world
+from .models import LIMITS, SHAPE, WORDS, make_world, some_pairs
 
 WIDE = Limits(1000, 1000, "cut")
 
@@ -441,5 +451,122 @@ def test_the_work_of_the_stage_touches_no_input(tmp_path: Path) -> None:
     assert tokenise_pairs(work) == tokenise_pairs(work)
     assert pairs.read_bytes() == before
     assert sorted(path.name for path in work.out.iterdir()) == [
-        "train.json", "train.safetensors", "validation.json", "validation.safetensors",
+        "train.safetensors", "validation.safetensors",
     ]  # fmt: skip
+
+
+def stored(folder: Path, pairs: Sequence[TokenPair]) -> StoredPairs:
+    save_pairs(folder / "train.safetensors", pairs)
+    return load_pairs(folder, "train")
+
+
+def test_stored_pairs_are_a_sequence_as_a_list_is_one(tmp_path: Path) -> None:
+    pairs = some_pairs(600, answer=3)
+    found = stored(tmp_path, pairs)
+    assert found == pairs == list(found)
+    assert found != pairs[:-1]
+    assert found != [*pairs[:-1], replace(pairs[-1], pair_id="another")]
+    assert (len(found), found[0], found[-1], found[599]) == (600, pairs[0], pairs[-1], pairs[-1])
+    for part in (slice(5), slice(-3, None), slice(None, None, -1), slice(2, 590, 7), slice(9, 9)):
+        assert list(found[part]) == pairs[part]
+        assert [found[part][i] for i in range(len(pairs[part]))] == pairs[part]
+    assert list(found[10:500][3:400]) == pairs[10:500][3:400]
+    for row in (600, -601):
+        with pytest.raises(IndexError):
+            found[row]
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(None, None, -1), slice(3, 3)])
+def test_counts_and_prompts_are_those_of_the_pairs(part: slice, tmp_path: Path) -> None:
+    pairs = some_pairs(40)
+    found, plain = stored(tmp_path, pairs)[part], pairs[part]
+    donors = np.random.default_rng(0).permutation(len(plain))
+    for one, other in ((found, plain), (CrossedPairs(found, donors), CrossedPairs(plain, donors))):
+        wanted = [[len(p.prompt), len(p.chosen), len(p.rejected)] for p in other]
+        assert token_counts(one).T.tolist() == wanted
+        assert token_counts(list(other)).T.tolist() == wanted
+    keys, prompts_ = list(token_store.prompts(found)), [pair.prompt for pair in plain]
+    for i, key in enumerate(keys):
+        assert [key == k for k in keys] == [prompts_[i] == p for p in prompts_]
+
+
+def test_crossed_pairs_have_their_own_prompts_and_the_answers_of_others(tmp_path: Path) -> None:
+    pairs = some_pairs(4)
+    found = CrossedPairs(stored(tmp_path, pairs), np.array([3, 0, 0, -1]))
+    assert [pair.pair_id for pair in found] == [pair.pair_id for pair in pairs]
+    assert [pair.prompt for pair in found] == [pair.prompt for pair in pairs]
+    assert [pair.chosen for pair in found] == [pairs[row].chosen for row in (3, 0, 0, 3)]
+    assert [pair.rejected for pair in found] == [pairs[row].rejected for row in (3, 0, 0, 3)]
+    assert found[1:3] == [found[1], found[2]]
+    assert found[-1] == pairs[3]
+
+
+def test_a_store_takes_no_memory_for_its_ids(tmp_path: Path) -> None:
+    count, length = 4000, 500
+    columns = create_ragged(
+        tmp_path / "train.safetensors",
+        **dict.fromkeys(("prompt", "chosen", "rejected"), ([length] * count, np.int32)),
+        pair_id=([1] * count, np.uint8),
+    )
+    columns["prompt"].put(0, np.full(length, 7))
+    tracemalloc.start()
+    try:
+        found = load_pairs(tmp_path, "train")
+        assert sum(len(pair.prompt) for pair in found) == count * length
+        assert int(token_counts(found).sum()) == 3 * count * length
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    size = (tmp_path / "train.safetensors").stat().st_size
+    assert most < size / 8, "offsets and a block of rows"
+
+
+def test_a_file_of_rows_is_a_safetensors_file_and_may_be_filled_in_any_order(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rows.safetensors"
+    made = create_ragged(file, a=([1, 0, 3], np.uint8), b=([2, 1], np.float32), none=([], np.int32))
+    made["b"].put(1, [0.5])
+    made["a"].put(2, np.array([7, 8, 9], dtype=np.uint8))
+    made["a"].put(1, [])
+    made["b"].put(-2, np.array([1.5, -2.0]))
+    found = load_ragged(file)
+    assert [row.tolist() for row in found["a"]] == [[0], [], [7, 8, 9]]
+    assert [row.tolist() for row in found["b"]] == [[1.5, -2.0], [0.5]]
+    assert (len(found["none"]), list(found["none"])) == (0, [])
+    tensors = load_file(file)
+    assert tensors["a.values"].tolist() == [0, 7, 8, 9]
+    assert {name: tensor.dtype for name, tensor in tensors.items() if "values" in name} == {
+        "a.values": np.uint8, "b.values": np.float32, "none.values": np.int32,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1, 2, 3, 4], []])
+def test_a_row_of_another_length_is_not_written(values: list[int], tmp_path: Path) -> None:
+    made = create_ragged(tmp_path / "rows.safetensors", a=([3, 3], np.int32))
+    with pytest.raises(AssertionError, match="row 0"):
+        made["a"].put(0, values)
+
+
+def test_numbers_with_fractions_are_no_ids(tmp_path: Path) -> None:
+    made = create_ragged(tmp_path / "rows.safetensors", a=([1], np.int32))
+    with pytest.raises(TypeError, match="cast"):
+        made["a"].put(0, [0.5])
+
+
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    pairs = stored(tmp_path, some_pairs(30))
+    file = tmp_path / "train.safetensors"
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"train\.safetensors ends at byte \d+.*cut off"):
+        list(pairs)
+
+
+@pytest.mark.parametrize("first", [0, 255, 256, 300])
+def test_rows_read_together_are_the_rows_read_alone(first: int, tmp_path: Path) -> None:
+    rows = [list(range(row % 4)) for row in range(700)]
+    save_ragged(tmp_path / "rows.safetensors", rows=rows)
+    column = load_ragged(tmp_path / "rows.safetensors")["rows"]
+    for some in (range(first, 700), range(first, 512), range(699, first, -3), range(first, first)):
+        assert [row.tolist() for row in column.some(some)] == [rows[row] for row in some]
+    assert [row.tolist() for row in column[first:-5:9]] == rows[first:-5:9]
