@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ from safetensors.torch import save_file
 
 from harness.contracts.method import Method
 from harness.contracts.task import SmallModel
-from harness.data.ragged import save_ragged
 from harness.data.token_store import save_pairs, tokenise_pairs
 from harness.data.tokens import TokenPair
 from harness.records import Pair, Prompt, Split, write_jsonl
 from harness.store.stage import Work
-from harness.train.engine import Also, Engine, oracle, padded
+from harness.train.engine import Also, Engine, oracle, padded, pair_columns
 from harness.train.live_reference import frozen
 from harness.train.mismatched import mismatch
 from harness.train.policy import build_small, save_policy
-from harness.train.reference import score_columns
+from harness.train.reference import write_columns
 from harness.train.run import Run
 from harness.train.step import Learner
 
@@ -78,6 +78,8 @@ ARCHITECTURES: Mapping[str, tuple[type[Any], dict[str, Any]]] = {
     "phi, head with a bias": (hf.PhiConfig, {**_LLAMA, "num_key_value_heads": 2}),
     "gptj, head with a bias": (hf.GPTJConfig, {**_GPT, "rotary_dim": 8}),
     "qwen2": (hf.Qwen2Config, _LLAMA),
+    "qwen3, norms of queries and keys": (hf.Qwen3Config, {**_LLAMA, "head_dim": 32}),
+    "bitnet, norms within": (hf.BitNetConfig, _LLAMA),
     "mistral, sliding window": (hf.MistralConfig, {**_LLAMA, "sliding_window": 4}),
     "bloom, no positions": (
         hf.BloomConfig,
@@ -143,12 +145,9 @@ def write_caches(
         place.mkdir(parents=True, exist_ok=True)
     save_pairs(inputs["tokens"] / f"{split}.safetensors", pairs)
     for name, some in (("reference", pairs), ("mismatched", mismatch(pairs))):
-        columns = {}
-        for side in ("chosen", "rejected"):
-            answers = [(pair.prompt, getattr(pair, side)) for pair in some]
-            found = score_columns(oracle, reference, answers, Also(("entropy",)))
-            columns |= {side: found["logprobs"], f"{side}.entropy": found["entropy"]}
-        save_ragged(inputs[name] / f"{split}.safetensors", **columns)
+        see = partial(pair_columns, oracle, reference, also=Also(("entropy",)))
+        with torch.no_grad():
+            write_columns(inputs[name] / f"{split}.safetensors", some, see, ("logprobs", "entropy"))
     draw = torch.Generator().manual_seed(len(pairs))
     rewards = {side: 3 * torch.randn(len(pairs), generator=draw) for side in ("chosen", "rejected")}
     save_file(rewards, inputs["margins"] / f"{split}.safetensors")

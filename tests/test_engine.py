@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaForCausalLM
 
 from harness.contracts.logprobs import LogProbs
@@ -22,12 +24,14 @@ from harness.train.engine import (
     ENGINES,
     NOTHING,
     Also,
+    Batched,
     Columns,
     Sequences,
     noise_floor,
     oracle,
     padded,
     pair_logprobs,
+    shared,
 )
 from harness.train.gate import LIMITS
 from harness.train.head import Head
@@ -43,6 +47,7 @@ pytestmark = [
 ]
 
 LORA = {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+FAST: Mapping[str, Batched] = {"padded": padded, "shared": shared}
 
 
 def some_sequences(count: int = 7, seed: int = 0) -> Sequences:
@@ -88,9 +93,12 @@ def test_padded_equals_the_oracle_in_values_and_gradients(architecture: str) -> 
     assert_same_gradients(gradients(model, plain), gradients(model, fast))
 
 
+@pytest.mark.parametrize("engine", FAST)
 @pytest.mark.parametrize("name", ["stories260k-llama", "bitllama2-tinystories-1m"])
-def test_padded_equals_the_oracle_on_a_trained_model(name: str, shared: Path) -> None:
-    model, tokenizer = load_policy(shared / "models" / name)
+def test_engines_equal_the_oracle_on_a_trained_model(
+    name: str, engine: str, request: pytest.FixtureRequest
+) -> None:
+    model, tokenizer = load_policy(request.getfixturevalue("shared") / "models" / name)
     without_dropout(model)
     rules = TokenRules.of(tokenizer)
     texts = (
@@ -100,7 +108,8 @@ def test_padded_equals_the_oracle_on_a_trained_model(name: str, shared: Path) ->
     )
     sequences = [(rules.prompt_ids(p), rules.response_ids(r)[:-1]) for p, r in texts]
     with torch.no_grad():
-        plain, fast = oracle(model, sequences)["logprobs"], padded(model, sequences)["logprobs"]
+        plain = oracle(model, sequences)["logprobs"]
+        fast = FAST[engine](model, sequences)["logprobs"]
     assert distance(plain, fast) <= 1e-5
     # A trained model finds its own kind of text likely: a shift by one position would not be.
     assert float(plain.mean().mean()) > -2.5
@@ -252,42 +261,57 @@ def test_both_sides_of_a_pair_are_what_they_are_called() -> None:
     assert found.rejected.values.shape == (1, 1)
 
 
-def seen_rows(model: Any) -> list[int]:
-    """The number of rows of every call of the head from now on."""
-    seen: list[int] = []
-    model.get_output_embeddings().register_forward_hook(
-        lambda _module, inputs, _output: seen.append(len(inputs[0]))
-    )
-    return seen
+@dataclass
+class Softmaxes(TorchDispatchMode):
+    """The rows of every log-softmax over the vocabulary while it lasts, backward passes too."""
+
+    rows: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._log_softmax.default and args[0].shape[-1] == VOCABULARY:
+            self.rows.append(args[0].shape[:-1].numel())
+        return func(*args, **(kwargs or {}))
 
 
-def test_the_head_sees_answers_only_and_never_more_than_a_chunk(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("kept", [100, 4])
+@pytest.mark.parametrize("engine", ["padded", "shared"])
+@pytest.mark.parametrize("architecture", ["llama, tied", "gemma2, soft caps"])
+def test_the_head_sees_answers_only_and_never_more_than_a_tile(
+    architecture: str, engine: str, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, sequences = tiny(), [((5,) * 40, (6, 7, 8)), ((9,) * 30, (3, 4, 5, 6)), ((5,), (6,))]
-    whole = padded(model, sequences)["logprobs"]
+    """In both passes; a linear head that keeps its probabilities computes no logits again."""
+    model = tiny(architecture, sliding_window=64)
+    sequences = [((5,) * 40, (6, 7, 8)), ((9,) * 30, (3, 4, 5, 6)), ((5,), (6,))]
+    whole = FAST[engine](model, sequences)["logprobs"]
     expected = gradients(model, whole)
-    monkeypatch.setattr(head_module, "CHUNK_LOGITS", 3 * VOCABULARY + 1)
-    seen = seen_rows(model)
-    chunked = padded(model, sequences)["logprobs"]
-    assert seen == [3, 3, 2]
-    torch.testing.assert_close(chunked.values, whole.values, atol=1e-6, rtol=0)
-    assert_same_gradients(gradients(model, chunked), expected)
-    assert max(seen) == 3  # the backward pass computes chunks again, one at a time
-    assert sum(seen) == 16
+    monkeypatch.setattr(head_module, "KEPT_BYTES", kept * VOCABULARY * 4)
+    tiled = replace(FAST[engine], tile=3 * VOCABULARY + 1)
+    with Softmaxes() as seen:
+        found = tiled(model, sequences)["logprobs"]
+        forward = list(seen.rows)
+        again = gradients(model, found)
+    assert sum(forward) == 8, "all answer tokens, once, and no token of a prompt"
+    assert max(seen.rows) == 3
+    computed_again = kept == 4 or architecture != "llama, tied"
+    assert sum(seen.rows) == (16 if computed_again else 8)
+    torch.testing.assert_close(found.values, whole.values, atol=1e-6, rtol=0)
+    assert_same_gradients(again, expected)
 
 
-def test_a_vocabulary_larger_than_a_chunk_is_projected_row_by_row(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("engine", ["padded", "shared"])
+@pytest.mark.parametrize("architecture", ["llama, tied", "gemma2, soft caps"])
+def test_a_vocabulary_larger_than_a_tile_is_projected_row_by_row(
+    architecture: str, engine: str
 ) -> None:
-    model, sequences = tiny("gemma2, soft caps"), some_sequences(3)
-    whole = padded(model, sequences)["logprobs"].values
-    monkeypatch.setattr(head_module, "CHUNK_LOGITS", VOCABULARY // 2)
-    seen = seen_rows(model)
-    torch.testing.assert_close(
-        padded(model, sequences)["logprobs"].values, whole, atol=1e-5, rtol=0
-    )
-    assert set(seen) == {1}
+    model, sequences = tiny(architecture, sliding_window=64), some_sequences(3)
+    whole = FAST[engine](model, sequences)["logprobs"].values
+    with Softmaxes() as seen:
+        found = replace(FAST[engine], tile=VOCABULARY // 2)(model, sequences)["logprobs"]
+    torch.testing.assert_close(found.values, whole, atol=1e-5, rtol=0)
+    assert seen.rows == [1] * sum(len(answer) for _, answer in sequences)
 
 
 def test_the_sum_over_the_vocabulary_is_in_fp32_under_autocast() -> None:

@@ -20,7 +20,16 @@ from harness.registry import load_method
 from harness.train import head
 from harness.train.cell import train_cell
 from harness.train.device import precision
-from harness.train.engine import ENGINES, Also, Columns, oracle, padded, pair_columns
+from harness.train.engine import (
+    ENGINES,
+    Also,
+    Batched,
+    Columns,
+    oracle,
+    padded,
+    pair_columns,
+    shared,
+)
 from harness.train.mismatched import Mismatched, mismatch, score_mismatched
 from harness.train.policy import adapt
 from harness.train.reference import ReferenceCache, score_reference
@@ -75,20 +84,31 @@ def largest(one: Columns, other: Columns) -> float:
     return max(float(gap.masked_fill(~mask, 0.0).abs().max()) for gap, mask in pairs)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_engines_agree_on_every_architecture(architecture: str) -> None:
-    model, reference = tiny(architecture), tiny(architecture, seed=1)
+# Those that say otherwise in `harness/train/choice.py` are never given to `shared`.
+ALONE = {"bloom, no positions", "gptj, head with a bias"}
+AGREE = [
+    *((padded, architecture) for architecture in ARCHITECTURES),
+    *((shared, architecture) for architecture in ARCHITECTURES if architecture not in ALONE),
+]
+
+
+@pytest.mark.parametrize(("engine", "architecture"), AGREE)
+def test_the_engines_agree_on_every_architecture(engine: Batched, architecture: str) -> None:
+    # Of windows, `shared` knows only such as hold every sequence.
+    wide = {"sliding_window": 64} if engine is shared and "window" in architecture else {}
+    wide |= {"sliding_window": 64} if engine is shared and "gemma" in architecture else {}
+    model, reference = tiny(architecture, **wide), tiny(architecture, seed=1, **wide)
     sequences = [(pair.prompt, pair.chosen) for pair in some_pairs(5)]
     with torch.no_grad():
         plain = oracle(model, sequences, also(reference))
-        fast = padded(model, sequences, also(reference))
+        fast = engine(model, sequences, also(reference))
     assert largest(plain, fast) < 1e-5
     assert float(plain["divergence"].total().min()) > 0.01
 
 
-def gradients(engine: str, model: Any, reference: Any) -> dict[str, Tensor]:
+def gradients(engine: Any, model: Any, reference: Any) -> dict[str, Tensor]:
     model.zero_grad()
-    found = pair_columns(ENGINES[engine], model, some_pairs(4), also(reference))
+    found = pair_columns(engine, model, some_pairs(4), also(reference))
     weight = torch.tensor([0.5, -1.0, 2.0, 1.5])
     loss = (
         weight * (found["divergence"].chosen.total() - found["logprobs"].rejected.total())
@@ -97,15 +117,14 @@ def gradients(engine: str, model: Any, reference: Any) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_the_gradient_of_a_divergence_is_the_same_in_every_engine_and_chunk(
-    chunked: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tile", [head.TILE_LOGITS, 3 * 61])
+@pytest.mark.parametrize("engine", [padded, shared])
+def test_the_gradient_of_a_divergence_is_the_same_in_every_engine_and_tile(
+    engine: Batched, tile: int
 ) -> None:
     model, reference = tiny("llama"), tiny("llama", seed=1)
-    plain = gradients("oracle", model, reference)
-    if chunked:
-        monkeypatch.setattr(head, "CHUNK_LOGITS", 3 * 61)
-    fast = gradients("padded", model, reference)
+    plain = gradients(oracle, model, reference)
+    fast = gradients(replace(engine, tile=tile), model, reference)
     assert plain.keys() == fast.keys()
     for name, gradient in plain.items():
         torch.testing.assert_close(fast[name], gradient, atol=2e-5, rtol=1e-4)
@@ -124,8 +143,10 @@ def test_confidence_and_entropy_carry_no_gradient_and_divergence_does(engine: st
     assert slope.abs().max() > 0
 
 
-def test_chunks_hold_no_logits_of_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(head, "CHUNK_LOGITS", 5 * 61)
+@pytest.mark.parametrize("engine", [padded, shared])
+def test_tiles_hold_no_logits_of_the_whole_batch(
+    engine: Batched, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     plain = head._numbers
 
@@ -134,10 +155,11 @@ def test_chunks_hold_no_logits_of_the_whole_batch(monkeypatch: pytest.MonkeyPatc
         return plain(logits, *more)
 
     monkeypatch.setattr(head, "_numbers", watched)
+    pairs = some_pairs(6)
     with torch.no_grad():
-        pair_columns(padded, tiny(), some_pairs(6), also(tiny(seed=1)))
+        pair_columns(replace(engine, tile=5 * 61), tiny(), pairs, also(tiny(seed=1)))
     assert max(seen) == 5
-    assert len(seen) > 6
+    assert sum(seen) == sum(len(pair.chosen) + len(pair.rejected) for pair in pairs)
 
 
 def test_an_engine_computes_nothing_that_is_not_named() -> None:
@@ -146,10 +168,11 @@ def test_an_engine_computes_nothing_that_is_not_named() -> None:
             assert list(engine(tiny(), [((3,), (4, 5))], Also())) == ["logprobs"]
 
 
-def test_numbers_over_the_vocabulary_are_in_fp32_under_autocast() -> None:
+@pytest.mark.parametrize("engine", [padded, shared])
+def test_numbers_over_the_vocabulary_are_in_fp32_under_autocast(engine: Batched) -> None:
     model, reference, pairs = tiny(initializer_range=0.05), tiny(seed=1), some_pairs(4)
     with torch.no_grad(), precision(CPU, "bf16"):
-        narrow = pair_columns(padded, model, pairs, also(reference))
+        narrow = pair_columns(engine, model, pairs, also(reference))
     wide = pair_columns(oracle, model, pairs, also(reference))
     for name in ("logprobs", *ALL):
         assert narrow[name].chosen.values.dtype == torch.float32

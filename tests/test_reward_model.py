@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from harness.data.token_store import load_pairs, save_pairs
 from harness.data.tokens import Ids, TokenPair
 from harness.errors import DivergedError
 from harness.train.device import precision
-from harness.train.engine import backbone
 from harness.train.loop import Optimisation, fit, order
 from harness.train.reward import (
     RewardModel,
@@ -28,12 +28,13 @@ from harness.train.reward import (
     score_margins,
     train_reward_model,
 )
+from harness.train.trunks import TRUNKS, backbone
 
 from .models import ARCHITECTURES, CPU, World, make_world, some_ids, some_pairs, tiny
 
 SETTINGS = {
     "epochs": 8, "per_step": 16, "micro": 8, "learning_rate": 1e-2, "weight_decay": 0.01,
-    "seed": 0, "precision": "fp32",
+    "seed": 0, "precision": "fp32", "engine": "shared",
     "checkpoint_steps": 5,
 }  # fmt: skip
 
@@ -49,11 +50,16 @@ def trained(world: World) -> dict[str, Any]:
     return dict(train_reward_model(world.work("reward_model", SETTINGS)))
 
 
-def fresh(architecture: str = "llama, tied", seed: int = 0) -> RewardModel:
+def fresh(architecture: str = "llama, tied", seed: int = 0, trunk: str = "padded") -> RewardModel:
     """A reward model that is not zero everywhere, as one is before training."""
-    model = RewardModel(backbone(tiny(architecture, seed))).eval()
+    model = RewardModel(backbone(tiny(architecture, seed)), TRUNKS[trunk]).eval()
     torch.nn.init.normal_(model.score.weight, std=0.3)
     return model
+
+
+def rewards_of(model: RewardModel, texts: Sequence[Ids]) -> Tensor:
+    """Rewards of whole texts, each a prompt of one token and the rest."""
+    return model([(text[:1], text[1:]) for text in texts])
 
 
 def some_texts(count: int, seed: int = 0) -> list[Ids]:
@@ -68,7 +74,7 @@ def test_a_reward_is_read_off_the_last_token_of_its_text(architecture: str) -> N
         with torch.no_grad():
             hidden = model.body(input_ids=torch.tensor([text])).last_hidden_state[0, -1]
             expected = float(model.score(hidden))
-            assert float(model([text])) == pytest.approx(expected, abs=1e-5)
+            assert float(rewards_of(model, [text])) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ["llama, tied", "gpt2, learned positions"])
@@ -76,9 +82,9 @@ def test_neither_padding_nor_company_nor_order_changes_a_reward(architecture: st
     model, texts = fresh(architecture), some_texts(7)
     long = tuple(range(3, 53))
     with torch.no_grad():
-        alone = [float(model([text])) for text in texts]
-        together = model(texts).tolist()
-        beside = model([long, *texts[::-1]]).tolist()[:0:-1]
+        alone = [float(rewards_of(model, [text])) for text in texts]
+        together = rewards_of(model, texts).tolist()
+        beside = rewards_of(model, [long, *texts[::-1]]).tolist()[:0:-1]
     assert together == pytest.approx(alone, abs=1e-5)
     assert beside == pytest.approx(alone, abs=1e-5)
     assert len({round(reward, 3) for reward in alone}) == 7
@@ -87,13 +93,15 @@ def test_neither_padding_nor_company_nor_order_changes_a_reward(architecture: st
 def test_the_last_token_counts_and_what_is_no_longer_there_does_not() -> None:
     model = fresh()
     with torch.no_grad():
-        one, other, longer = model([(5, 6, 7), (5, 6, 8), (5, 6, 7, 8)]).tolist()
+        one, other, longer = rewards_of(model, [(5, 6, 7), (5, 6, 8), (5, 6, 7, 8)]).tolist()
     assert abs(one - other) > 1e-3
     assert abs(one - longer) > 1e-3
 
 
-def test_margins_are_the_same_for_any_batches() -> None:
-    model, pairs = fresh(), some_pairs(30)
+@pytest.mark.parametrize("trunk", ["padded", "blocks"])
+def test_margins_are_the_same_for_any_batches_and_trunk(trunk: str) -> None:
+    model, pairs = fresh(trunk=trunk), some_pairs(30)
+    np.testing.assert_allclose(margins(model, pairs), margins(fresh(), pairs), atol=1e-5)
     found = margins(model, pairs)
     assert found.shape == (2, 30)
     for row in (0, 7, 29):
@@ -104,8 +112,8 @@ def test_margins_are_the_same_for_any_batches() -> None:
 def test_margins_are_oriented_to_the_label() -> None:
     model, pairs = fresh(), some_pairs(12)
     with torch.no_grad():
-        chosen = model([pair.prompt + pair.chosen for pair in pairs])
-        rejected = model([pair.prompt + pair.rejected for pair in pairs])
+        chosen = rewards_of(model, [pair.prompt + pair.chosen for pair in pairs])
+        rejected = rewards_of(model, [pair.prompt + pair.rejected for pair in pairs])
     found = margins(model, pairs)
     np.testing.assert_allclose(found[0], chosen, atol=1e-5)
     np.testing.assert_allclose(found[1], rejected, atol=1e-5)
@@ -164,7 +172,7 @@ def test_an_obvious_preference_is_learned(world: World, trained: dict[str, Any])
 
 def test_margins_are_what_the_saved_model_says(world: World, trained: dict[str, Any]) -> None:
     assert trained["held_out"]["accuracy"] > 0.9
-    work = world.work("margins", {"precision": "fp32"})
+    work = world.work("margins", {"precision": "fp32", "engine": "shared"})
     score_margins(work)
     for split in ("train", "validation"):
         pairs = load_pairs(world.inputs["tokens"], split)
@@ -247,14 +255,16 @@ def test_the_loss_is_bradley_terry() -> None:
 def test_rewards_are_fp32_in_bf16(world: World) -> None:
     model = fresh()
     with precision(CPU, "bf16"), torch.no_grad():
-        rewards = model(some_texts(5))
+        rewards = rewards_of(model, some_texts(5))
         hidden = model.body(input_ids=torch.tensor([[4, 5]])).last_hidden_state
     assert rewards.dtype == torch.float32
     assert hidden.dtype == torch.float32  # the last norm; the matrices before it are in bf16
     work = world.work("narrow", {**SETTINGS, "precision": "bf16"})
     facts = train_reward_model(work)
     assert facts["held_out"]["accuracy"] > 0.9
-    scored = world.work("narrow-margins", {"precision": "bf16"}, reward_model=work.out)
+    scored = world.work(
+        "narrow-margins", {"precision": "bf16", "engine": "shared"}, reward_model=work.out
+    )
     score_margins(scored)
     found = load_file(scored.out / "validation.safetensors")
     # More different values than bf16 has near one number.

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens
-from harness.data.tokens import Ids, TokenPair
+from harness.data.tokens import TokenPair
 from harness.errors import GateError
-from harness.train.head import Head
-
-Sequences: TypeAlias = Sequence[tuple[Ids, Ids]]
-"""Prompt ids and response ids of each sequence."""
+from harness.train.head import TILE_LOGITS, Head
+from harness.train.layout import Sequences
+from harness.train.trunks import Trunk, backbone, block_states, padded_states
 
 
 @dataclass(frozen=True)
@@ -68,38 +67,39 @@ def _log_softmax(model: Any, ids: Tensor) -> Tensor:
     return logits.float().log_softmax(-1)
 
 
-def padded(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
-    """All sequences in one right-padded batch; the head sees response positions only."""
-    lengths = [len(response) for _, response in sequences]
-    targets = torch.tensor([token for _, response in sequences for token in response])
-    reference = None
-    if "divergence" in also.names:
-        with torch.no_grad():
-            reference = Head.of(also.reference), _states(also.reference, sequences)
-    found = Head.of(model).columns(
-        _states(model, sequences), targets.to(model.device), also.names, reference
-    )
-    return {name: _pad(torch.split(numbers, lengths)) for name, numbers in found.items()}
+@dataclass(frozen=True)
+class Batched:
+    """An engine: all sequences at once through a trunk; the head sees response positions only.
+
+    Attributes:
+        trunk: the body's states of the sequences, in their order.
+        tile: fp32 logits that are held at the same time.
+        compiled: whether the head's sums over the vocabulary go through torch.compile.
+    """
+
+    trunk: Trunk
+    tile: int = TILE_LOGITS
+    compiled: bool = False
+
+    def __call__(self, model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
+        """Log-probs of every response and what was also wanted, padded to the longest."""
+        lengths = [len(response) for _, response in sequences]
+        targets = torch.tensor([token for _, response in sequences for token in response])
+        reference = None
+        if "divergence" in also.names:
+            with torch.no_grad():
+                states = self.trunk(backbone(also.reference), sequences)
+            reference = Head.of(also.reference, self.tile), states
+        states = self.trunk(backbone(model), sequences)
+        head = Head.of(model, self.tile, compiled=self.compiled)
+        found = head.columns(states, targets.to(model.device), also.names, reference)
+        return {name: _pad(torch.split(numbers, lengths)) for name, numbers in found.items()}
 
 
-def _states(model: Any, sequences: Sequences) -> Tensor:
-    """The hidden states that predict the response tokens, [all of them, width]."""
-    device = model.device
-    # The last token predicts nothing that is scored, so it is never fed.
-    rows = [torch.tensor([*prompt, *response[:-1]]) for prompt, response in sequences]
-    ids = pad_sequence(rows, batch_first=True).to(device)
-    attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(device)
-    positions = torch.arange(ids.shape[1], device=device).expand_as(ids)
-    hidden: Tensor = backbone(model)(
-        input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
-    ).last_hidden_state
-    lengths = torch.tensor([len(response) for _, response in sequences])
-    row = torch.repeat_interleave(torch.arange(len(rows)), lengths)
-    column = torch.cat([torch.arange(len(p) - 1, len(p) - 1 + len(r)) for p, r in sequences])
-    return hidden[row.to(device), column.to(device)]
+padded = Batched(padded_states)
+shared = Batched(block_states)
 
-
-ENGINES: Mapping[str, Engine] = {"oracle": oracle, "padded": padded}
+ENGINES: Mapping[str, Engine] = {"oracle": oracle, "padded": padded, "shared": shared}
 
 
 def pair_columns(
@@ -118,12 +118,6 @@ def pair_columns(
 def pair_logprobs(engine: Engine, model: Any, pairs: Sequence[TokenPair]) -> PairLogProbs:
     """Log-probs of both answers of every pair, from one call of the engine."""
     return pair_columns(engine, model, pairs)["logprobs"]
-
-
-def backbone(model: Any) -> Any:
-    """The causal model without its head; adapters that are injected into it stay in effect."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return causal.base_model
 
 
 def noise_floor(engine: Engine, model: Any, pairs: Sequence[TokenPair], limit: float) -> float:

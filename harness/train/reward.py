@@ -13,40 +13,39 @@ from numpy.typing import NDArray
 from safetensors.torch import load_model, save_file, save_model
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
-from torch.nn.utils.rnn import pad_sequence
 
 from harness.contracts.method import State
-from harness.data.token_store import load_pairs
-from harness.data.tokens import Ids, TokenPair
+from harness.data.token_store import load_pairs, token_counts
+from harness.data.tokens import TokenPair
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.batches import by_length
-from harness.train.engine import backbone
+from harness.train.choice import chosen, longest, prepared
+from harness.train.layout import Sequences
 from harness.train.loop import Objective, Optimisation, fit, order
-from harness.train.policy import load_policy, without_dropout
+from harness.train.policy import without_dropout
+from harness.train.reference import SPLITS
+from harness.train.resident import RESIDENCE
+from harness.train.trunks import TRUNKS, Trunk, backbone, padded_states
 
 
 class RewardModel(nn.Module):
     """A scalar for a prompt and an answer, read off the last token's hidden state."""
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, trunk: Trunk = padded_states) -> None:
         super().__init__()
         self.body = body
+        self.trunk = trunk
         self.score = nn.Linear(body.config.get_text_config().hidden_size, 1, bias=False)
         nn.init.zeros_(self.score.weight)
 
-    def forward(self, texts: Sequence[Ids]) -> Tensor:
-        """Rewards [texts], fp32; right-padded, positions counted from the first token."""
-        where = self.score.weight.device
-        rows = [torch.tensor(ids) for ids in texts]
-        ids = pad_sequence(rows, batch_first=True).to(where)
-        attention = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(where)
-        positions = torch.arange(ids.shape[1], device=where).expand_as(ids)
-        hidden = self.body(
-            input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        last = hidden[torch.arange(len(rows)), attention.sum(-1) - 1]
-        with torch.autocast(where.type, enabled=False):
+    def forward(self, sequences: Sequences) -> Tensor:
+        """Rewards of the answers, [sequences], fp32."""
+        # What follows an answer is never fed; asking for it gives the state of the last token.
+        asked = [(prompt, (*answer, 0)) for prompt, answer in sequences]
+        ends = torch.tensor([len(answer) for _, answer in asked]).cumsum(0) - 1
+        last = self.trunk(self.body, asked)[ends.to(self.score.weight.device)]
+        with torch.autocast(last.device.type, enabled=False):
             rewards: Tensor = self.score(last.float()).squeeze(-1)
         return rewards
 
@@ -61,11 +60,13 @@ def train_reward_model(work: Work) -> Mapping[str, Any]:
     device.exactly()
     where = device.device()
     torch.manual_seed(s["seed"])
-    model = RewardModel(backbone(load_policy(work.inputs["policy"])[0])).to(where)
-    without_dropout(model)
     pairs = load_pairs(work.inputs["tokens"], "train")
+    with RESIDENCE.borrowed(work.inputs["policy"], where) as base:
+        policy = without_dropout(base.own())
+    choice = chosen(work, policy, longest(pairs))
+    model = RewardModel(backbone(policy), TRUNKS[choice.trunk]).to(where)
     steps = order(len(pairs), s["epochs"], s["per_step"], s["seed"])
-    with device.precision(where, s["precision"]):
+    with device.precision(where, s["precision"]), prepared(policy, choice):
         _, history = fit(
             model, steps, _objective(model, pairs, s["micro"]),
             Optimisation(s["learning_rate"], weight_decay=s["weight_decay"]), scratch=work.scratch,
@@ -74,7 +75,10 @@ def train_reward_model(work: Work) -> Mapping[str, Any]:
         held_out = margins(model, load_pairs(work.inputs["tokens"], "validation"))
     save_model(model, str(work.out / "model.safetensors"))
     (work.out / "history.json").write_text(json.dumps(vars(history)))
-    return {"steps": len(steps), "held_out": calibration(held_out), **device.facts(where)}
+    return {
+        "steps": len(steps), "held_out": calibration(held_out), "engine": choice.sentence,
+        **device.facts(where),
+    }  # fmt: skip
 
 
 def _objective(model: RewardModel, pairs: Sequence[TokenPair], micro: int) -> Objective:
@@ -94,8 +98,8 @@ def _objective(model: RewardModel, pairs: Sequence[TokenPair], micro: int) -> Ob
 
 
 def _rewards(model: RewardModel, pairs: Sequence[TokenPair]) -> tuple[Tensor, Tensor]:
-    texts = [pair.prompt + pair.chosen for pair in pairs]
-    rewards = model(texts + [pair.prompt + pair.rejected for pair in pairs])
+    chosen = [(pair.prompt, pair.chosen) for pair in pairs]
+    rewards = model(chosen + [(pair.prompt, pair.rejected) for pair in pairs])
     return rewards[: len(pairs)], rewards[len(pairs) :]
 
 
@@ -107,9 +111,8 @@ def margins(
     """Rewards of the chosen and of the rejected answer, [2, pairs]."""
     found = np.zeros((2, len(pairs)), dtype=np.float32)
     done = 0
-    lengths = [len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in pairs]
     with torch.no_grad():
-        for rows in by_length(lengths):
+        for rows in by_length(token_counts(pairs).sum(0).tolist()):
             chosen, rejected = _rewards(model, [pairs[row] for row in rows])
             found[0, rows], found[1, rows] = chosen.cpu(), rejected.cpu()
             done += len(rows)
@@ -147,15 +150,18 @@ def score_margins(work: Work) -> Mapping[str, Any]:
     s = work.settings
     device.exactly()
     where = device.device()
-    model = RewardModel(backbone(load_policy(work.inputs["policy"])[0]))
+    splits = {split: load_pairs(work.inputs["tokens"], split) for split in SPLITS}
+    with RESIDENCE.borrowed(work.inputs["policy"], where) as base:
+        policy = without_dropout(base.own())
+    choice = chosen(work, policy, max(longest(pairs) for pairs in splits.values()))
+    model = RewardModel(backbone(policy), TRUNKS[choice.trunk]).to(where)
     load_model(model, str(work.inputs["reward_model"] / "model.safetensors"))
-    without_dropout(model.to(where))
     with device.precision(where, s["precision"]):
-        for split in ("train", "validation"):
-            found = margins(model, load_pairs(work.inputs["tokens"], split), work.report)
+        for split, pairs in splits.items():
+            found = margins(model, pairs, work.report)
             tensors = {"chosen": torch.from_numpy(found[0]), "rejected": torch.from_numpy(found[1])}
             save_file({k: t.contiguous() for k, t in tensors.items()}, _file(work.out, split))
-    return device.facts(where)
+    return {"engine": choice.sentence, **device.facts(where)}
 
 
 def _file(folder: Path, split: str) -> Path:

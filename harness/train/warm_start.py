@@ -16,7 +16,9 @@ from harness.data.tokens import TokenRules
 from harness.registry import load_task
 from harness.store.stage import Work
 from harness.train import device
-from harness.train.engine import NOTHING, Engine, Sequences, padded
+from harness.train.choice import choose
+from harness.train.engine import NOTHING, Engine
+from harness.train.layout import Sequences
 from harness.train.loop import Objective, Optimisation, fit, order
 from harness.train.policy import (
     build_small,
@@ -43,9 +45,10 @@ def warm_start(work: Work) -> Mapping[str, Any]:
     rules = TokenRules.of(tokenizer)
     sequences, cut = _sequences(work.inputs["corpus"], rules, s["texts"], s["max_tokens"])
     steps = order(len(sequences), s["epochs"], s["per_step"], s["seed"])
+    choice = choose(s["engine"], model, s["max_tokens"])
     with device.precision(where, s["precision"]):
         _, history = fit(
-            model, steps, _objective(padded, model, sequences, s["micro"]),
+            model, steps, _objective(choice.engine, model, sequences, s["micro"]),
             Optimisation(s["learning_rate"], weight_decay=s["weight_decay"]), scratch=work.scratch,
             checkpoint_steps=s["checkpoint_steps"], report=work.report,
         )  # fmt: skip
@@ -54,7 +57,8 @@ def warm_start(work: Work) -> Mapping[str, Any]:
     return {
         "texts": len(sequences), "cut": cut, "steps": len(steps),
         "loss": {"first": history.losses[:1], "last": history.losses[-1:]},
-        "parameters": sum(p.numel() for p in model.parameters()), **device.facts(where),
+        "parameters": sum(p.numel() for p in model.parameters()), "engine": choice.sentence,
+        **device.facts(where),
     }  # fmt: skip
 
 
