@@ -60,6 +60,8 @@ class Budget:
         learning_rates: what the methods' grids are crossed with.
         pairs: preference pairs for training; validation_pairs are never trained on.
         pairs_per_step: pairs in one optimizer step; micro_pairs of them at a time in memory.
+        micro_tokens: the most tokens in memory at a time, a pair's prompt counted once; a pair that
+            is longer goes alone, whole.
         overlong: what happens to an answer over the limit; see `harness.data.tokens.Limits`.
         test_prompts: prompts that the scores are made of.
         samples: completions per test prompt.
@@ -71,6 +73,7 @@ class Budget:
     epochs: int = 1
     pairs_per_step: int = 32
     micro_pairs: int = 32
+    micro_tokens: int = 16384
     max_prompt_tokens: int = 64
     max_response_tokens: int = 48
     overlong: Literal["cut", "drop"] = "cut"

@@ -114,6 +114,7 @@ def _run(command: argparse.ArgumentParser) -> None:
     add("--config", metavar="FILE", help="an experiment in TOML; flags win over it")
     add("--model", metavar="M", help="folder or hub id (default: the task's own small model)")
     add("--seeds", metavar="N", type=_whole, help="training runs per method (default: 3)")
+    add("--processes", metavar="N", type=_whole, help="processes of one training run (default: 1)")
     add("--budget", metavar="B", help="small (default), smoke or paper")
     add("--set", metavar="KEY=VALUE", action="append", help="such as budget.pairs=2000")
     add("--reference-method", metavar="M", help="tested against (default: dpo)")

@@ -15,8 +15,10 @@ from harness.errors import RequestError, unknown
 
 D = TypeVar("D")
 
-ENGINE_NAMES = ("padded", "oracle")
+ENGINE_NAMES = ("shared", "padded", "oracle")
 """Names of `harness.train.engine.ENGINES`, known here without torch."""
+
+TUNINGS = ("auto", "on", "off")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Experiment:
         model: folder or hub id of the policy to begin with; None: the task's own small model.
         seeds: training runs per method and task.
         data_seed: of everything that is made once: texts, prompts, samples, labels, warm start.
+        engine: what turns a model and ids into log-probs; see `harness.train.choice`.
+        tuning: whether the engine's kernels are measured: "auto" does where a cell takes minutes.
+        processes: of one training run; numbers agree up to rounding.
         preset: name of the budget that `budget` was made from.
     """
 
@@ -50,11 +55,14 @@ class Experiment:
     preset: str
     budget: Budget
     name: str | None = None
+    processes: int = 1
+    tuning: str = "auto"
 
 
 DEFAULTS: Mapping[str, Any] = {
     "name": None, "methods": None, "tasks": None, "reference_method": "dpo", "model": None,
-    "seeds": 3, "data_seed": 0, "engine": "padded",
+    "seeds": 3, "data_seed": 0, "engine": "shared", "processes": 1,
+    "tuning": "auto",
 }  # fmt: skip
 """Keys of an experiment beside `budget`, its methods' and its tasks' tables."""
 
@@ -151,8 +159,9 @@ def make_experiment(
         methods=_distinct(methods, "method"), tasks=_distinct(tasks, "task"),
         reference_method=reference, model=_text("model", top["model"]),
         seeds=_whole("seeds", top["seeds"], 1), data_seed=_whole("data_seed", top["data_seed"], 0),
-        engine=_engine(top["engine"]), preset=preset, budget=budget,
-        name=_name(top["name"]),
+        engine=_one_of("engine", top["engine"], ENGINE_NAMES), preset=preset, budget=budget,
+        name=_name(top["name"]), processes=_processes(top["processes"], budget),
+        tuning=_one_of("tuning", top["tuning"], TUNINGS),
     )  # fmt: skip
 
 
@@ -253,9 +262,19 @@ def _whole(key: str, value: Any, least: int) -> int:
     return value
 
 
-def _engine(value: Any) -> str:
-    if value not in ENGINE_NAMES:
-        raise unknown("engine", str(value), ENGINE_NAMES)
+def _processes(value: Any, budget: Budget) -> int:
+    processes = _whole("processes", value, 1)
+    if processes > budget.pairs_per_step:
+        raise RequestError(
+            f"'processes' = {processes} is more than budget.pairs_per_step = "
+            f"{budget.pairs_per_step}: each process needs a pair of every step"
+        )
+    return processes
+
+
+def _one_of(key: str, value: Any, known: Iterable[str]) -> str:
+    if value not in (known := tuple(known)):
+        raise unknown(key, str(value), known)
     return str(value)
 
 

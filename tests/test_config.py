@@ -136,6 +136,23 @@ def test_every_published_experiment_is_understood(path: Path) -> None:
     ).methods
 
 
+def test_a_run_has_as_many_processes_as_are_asked_for_and_no_more_than_pairs_in_a_step() -> None:
+    assert make().processes == 1
+    assert make(processes=32).processes == 32
+    with pytest.raises(RequestError, match=r"'processes' = 33 is more than .*pairs_per_step = 32"):
+        make(processes=33)
+    for odd in (0, 1.5, "2"):
+        with pytest.raises(RequestError, match="'processes' must be a whole number"):
+            make(processes=odd)
+
+
+def test_micro_batches_have_a_limit_of_tokens() -> None:
+    assert make().budget.micro_tokens == 16384
+    assert make(budget__micro_tokens=256).budget.micro_tokens == 256
+    with pytest.raises(RequestError, match=r"budget\.micro_tokens' must be more than 0"):
+        make(budget__micro_tokens=0)
+
+
 def test_the_engines_that_can_be_named_are_the_engines_that_exist() -> None:
     assert set(ENGINE_NAMES) == set(ENGINES)
 

@@ -25,6 +25,7 @@ from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, State, method
 from harness.contracts.task import SmallModel
 from harness.data.corpus import make_corpus
+from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
 from harness.errors import DataError, DivergedError, RequestError
 from harness.registry import load_method, load_task
@@ -32,6 +33,7 @@ from harness.train.cell import train_cell
 from harness.train.checkpoint import History, Position, load, save
 from harness.train.engine import oracle, padded
 from harness.train.loop import Objective, Optimisation, fit, order
+from harness.train.parts import tokens
 from harness.train.policy import (
     adapt,
     build_small,
@@ -232,6 +234,25 @@ def test_a_gradient_over_the_limit_is_shortened_and_counted(tmp_path: Path) -> N
     # What Adam was given: (0.6, 0.8), of length one, then (0.3, 0.4) as it was.
     mean = 0.9 * 0.1 * torch.tensor([0.6, 0.8]) + 0.1 * torch.tensor([0.3, 0.4])
     torch.testing.assert_close(moments["adam.exp_avg.used"], mean)
+
+
+def test_one_process_of_a_run_writes_and_reports_and_all_read(tmp_path: Path) -> None:
+    def run(leads: bool, steps: int, told: list[int]) -> History:
+        model = Weights()
+        return fit(
+            model, [[0]] * steps, slope(model, (2.0, -5.0)), PLAIN, scratch=tmp_path,
+            checkpoint_steps=1, report=lambda done, *_: told.append(done), leads=leads,
+        )[1]  # fmt: skip
+
+    follower: list[int] = []
+    assert len(run(False, 3, follower).losses) == 3
+    assert (follower, list(tmp_path.iterdir())) == ([], [])
+    leader: list[int] = []
+    run(True, 3, leader)
+    assert (leader, [p.name for p in tmp_path.iterdir()]) == ([1, 2, 3], ["step-2"])
+    history = run(False, 3, follower)
+    assert len(history.losses) == 3  # two of them read, one made
+    assert [p.name for p in tmp_path.iterdir()] == ["step-2"]
 
 
 def test_clipping_can_be_off(tmp_path: Path) -> None:
@@ -597,7 +618,7 @@ def test_a_warm_start_learns_its_texts_and_goes_on_where_it_was_killed(world: Wo
     assert make_corpus(corpus)["texts"] == 96
     settings = {
         **task, "model": None, "seed": 0, "texts": 90, "max_tokens": 40, "epochs": 2,
-        "per_step": 15, "micro": 8, "precision": "fp32", "learning_rate": 1e-2,
+        "per_step": 15, "micro": 8, "precision": "fp32", "engine": "shared", "learning_rate": 1e-2,
         "weight_decay": 0.01,
         "checkpoint_steps": 5,
     }  # fmt: skip
@@ -697,6 +718,23 @@ def test_a_trained_policy_is_read_back_as_it_was_left(lora: Any, world: World) -
     assert ("adapter_model.safetensors" in files) == (lora is not None)
     assert ("model.safetensors" in files) == (lora is None)
     assert not any(path.suffix in (".bin", ".pt", ".pkl") for path in work.out.iterdir())
+
+
+def test_a_cell_says_which_pairs_were_longer_than_a_micro_batch(world: World) -> None:
+    sizes = sorted(tokens(pair) for pair in load_pairs(world.inputs["tokens"], "train"))
+    long = sum(size > sizes[48] for size in sizes)
+    assert 1 < long < 96
+    told = {}
+    for most in (10_000, sizes[48], 1):
+        work = world.work(f"long-{most}", {**CELL, "method": "simpo", "micro_tokens": most})
+        told[most] = train_cell(work)
+    assert told[10_000]["alone"] is None
+    assert told[sizes[48]]["alone"] == (
+        f"{long} pairs are longer than budget.micro_tokens = {sizes[48]} and went alone"
+    )
+    assert told[1]["alone"].startswith("96 pairs")
+    assert told[1]["loss"] == pytest.approx(told[10_000]["loss"], abs=1e-4)
+    assert told[1]["processes"] == 1
 
 
 def test_too_few_pairs_for_a_step_are_named(world: World) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from harness.budget import ModelSize
 from harness.contracts.logprobs import PairLogProbs, PairTokens
 from harness.contracts.method import Method, State, method
 from harness.data.tokens import TokenPair
@@ -26,12 +30,14 @@ from harness.train.engine import (
     pair_columns,
     pair_logprobs,
 )
+from harness.train.ledger import Ledger, payer
 from harness.train.loop import Optimisation, fit, order
+from harness.train.parts import alone, join, micro_batches, tokens
 from harness.train.policy import adapt, without_dropout
 from harness.train.run import Run
-from harness.train.step import Learner, join
+from harness.train.step import Learner
 
-from .models import make_run, some_pairs, tiny, write_caches
+from .models import CPU, make_run, some_pairs, tiny, write_caches
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -279,9 +285,11 @@ def test_no_pair_is_lost_when_the_last_micro_batch_is_smaller(
         each = [float(run.losses([row], run.see([row]), None)) for row in range(8)]
     assert result.losses.tolist() == pytest.approx(each, abs=1e-5)
     together = pair_logprobs(oracle, run.learner.model, pairs[:8])
-    assert torch.equal(result.seen["policy"].chosen.mask, together.chosen.mask)
-    assert torch.equal(result.seen["policy"].rejected.length, together.rejected.length)
-    torch.testing.assert_close(result.seen["policy"].chosen.total(), together.chosen.total())
+    with torch.no_grad():
+        seen = run.see(range(8))["policy"]
+    assert torch.equal(seen.chosen.mask, together.chosen.mask)
+    assert torch.equal(seen.rejected.length, together.rejected.length)
+    torch.testing.assert_close(seen.chosen.total(), together.chosen.total())
 
 
 @pytest.mark.parametrize(("name", "forwards"), [("dpo", 3), ("alphadpo", 6)])
@@ -299,6 +307,122 @@ def test_no_more_than_a_micro_batch_has_a_graph(
     # Two answers a pair; a coupled loss looks at the whole step first, without a graph.
     with_graph = [(6, True), (6, True), (4, True)]
     assert calls == [(size, False) for size, _ in with_graph] * (forwards == 6) + with_graph
+
+
+# ---- Micro-batches by tokens
+
+
+def of_lengths(*lengths: tuple[int, int, int]) -> list[TokenPair]:
+    return [
+        TokenPair(str(i), (3,) * prompt, (4,) * chosen, (5,) * rejected)
+        for i, (prompt, chosen, rejected) in enumerate(lengths)
+    ]
+
+
+def test_micro_batches_are_full_by_pairs_or_by_tokens() -> None:
+    ten = [(4, 3, 3)] * 5
+    assert micro_batches(of_lengths(*ten), 2, 1000) == [range(2), range(2, 4), range(4, 5)]
+    assert micro_batches(of_lengths(*ten), 9, 30) == [range(3), range(3, 5)]
+    assert micro_batches(of_lengths(*ten), 9, 29) == [range(2), range(2, 4), range(4, 5)]
+    assert micro_batches(of_lengths(*ten), 9, 50) == [range(5)]
+    assert micro_batches([], 9, 50) == []
+
+
+def test_a_pair_that_is_too_long_goes_alone_and_whole() -> None:
+    some = of_lengths((1, 1, 1), (50, 30, 30), (1, 1, 1), (1, 1, 1), (10, 10, 11))
+    assert micro_batches(some, 9, 30) == [range(1), range(1, 2), range(2, 4), range(4, 5)]
+    assert tokens(some[1]) == 110  # its prompt once
+    steps = [[0, 1], [2, 4], [4, 4]]
+    sentence = "2 pairs are longer than budget.micro_tokens = 30 and went alone"
+    assert alone(some, steps, 30) == sentence
+    assert alone(some, steps[:1], 30) == sentence.replace("2 pairs are", "1 pair is")
+    assert alone(some, steps, 110) is None
+    assert alone(some, [[0, 2]], 30) is None
+
+
+@given(
+    lengths=st.lists(st.integers(1, 12), max_size=20),
+    most_pairs=st.integers(1, 6),
+    most_tokens=st.integers(1, 40),
+)
+def test_micro_batches_are_everything_in_order_and_as_few_as_can_be(
+    lengths: list[int], most_pairs: int, most_tokens: int
+) -> None:
+    some = of_lengths(*((n, 1, 2) for n in lengths))
+    found = micro_batches(some, most_pairs, most_tokens)
+    assert [i for batch in found for i in batch] == list(range(len(some)))
+    sizes = [sum(lengths[i] + 3 for i in batch) for batch in found]
+    for batch, size in zip(found, sizes, strict=True):
+        assert 1 <= len(batch) <= most_pairs
+        assert size <= most_tokens or len(batch) == 1
+    for batch, size, after in zip(found, sizes, found[1:], strict=False):
+        first = lengths[after[0]] + 3
+        assert len(batch) == most_pairs or size + first > most_tokens
+
+
+@pytest.mark.parametrize("name", ["dpo", "alphadpo", "kto", "tr_dpo", "drifting", "flipped"])
+def test_the_split_by_tokens_changes_no_gradient_and_holds_its_limit(
+    name: str, pairs: list[TokenPair], inputs: Mapping[str, Path]
+) -> None:
+    largest: list[int] = []
+
+    def watched(model: Any, sequences: Sequences, also: Also = NOTHING) -> Columns:
+        half = len(sequences) // 2
+        answers = sum(len(answer) for _, answer in sequences)
+        largest.append(answers + sum(len(prompt) for prompt, _ in sequences[:half]))
+        return padded(model, sequences, also)
+
+    which, settings = find(name)
+    rows, limit = list(range(8)), 60
+    assert max(tokens(pairs[row]) for row in rows) <= limit
+    found = []
+    for most in (10_000, limit):
+        run = make_run(
+            which, policy(False), pairs, inputs, micro=8, settings=settings, engine=watched,
+            reference=tiny(seed=1),
+        )  # fmt: skip
+        learner = replace(run.learner, micro_tokens=most)
+        live = Run.of(learner, inputs, "train", where=CPU, seed=0)
+        found.append(gradient(live, rows, live.start()))
+        if most > limit:
+            assert max(largest) > limit
+            largest.clear()
+    assert len(largest) > 1
+    assert max(largest) <= limit
+    assert apart(found[0][0], found[1][0]) <= 1e-5
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-5, rel=1e-5)
+
+
+def test_a_coupled_step_is_billed_twice_where_its_tokens_or_pairs_make_it_two() -> None:
+    some = of_lengths((4, 3, 3), (4, 3, 3), (40, 30, 30), (1, 1, 1))
+    size, steps = ModelSize(body=1000, head=100), [[0, 1], [2, 3]]
+
+    def training(name: str, micro_pairs: int, micro_tokens: int) -> int:
+        ledger = Ledger(some, size, False, micro_pairs, 2, 1, 0, None, micro_tokens)
+        return ledger.bill(payer(load_method(name).narrowed(), 0), steps).training
+
+    forward = [2 * (1000 * (14 + 14) + 100 * 12), 2 * (1000 * (140 + 4) + 100 * 62)]
+    assert training("alphadpo", 2, 103) == 3 * sum(forward)
+    assert training("alphadpo", 2, 102) == 3 * sum(forward) + forward[1]
+    assert training("alphadpo", 2, 19) == training("alphadpo", 1, 103) == 4 * sum(forward)
+    assert training("dpo", 1, 1) == 3 * sum(forward)
+    steps = [[2]]
+    assert training("alphadpo", 1, 1) == 3 * 2 * (1000 * 140 + 100 * 60)
+
+
+def test_what_is_paid_once_is_paid_once_where_some_steps_are_split() -> None:
+    some = of_lengths((4, 3, 3), (5, 3, 3), (40, 30, 30), (1, 1, 1))
+    size, steps = ModelSize(body=1000, head=100), [[0, 1], [2, 3]]
+    bills = [
+        Ledger(some, size, False, 2, 2, 1, 0, None, most).bill(
+            payer(load_method("kto").narrowed(), 0), steps
+        )
+        for most in (10_000, 102)
+    ]
+    assert bills[0].reference == bills[1].reference > 0
+    assert bills[0].mismatched == bills[1].mismatched > 0
+    assert bills[0].extra == bills[1].extra > 0
+    assert bills[0].tokens == bills[1].tokens
 
 
 def test_joined_log_probs_are_those_of_one_batch() -> None:

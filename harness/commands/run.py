@@ -71,7 +71,8 @@ def read(args: Namespace) -> Experiment:
         keys["name"] = Path(args.config).stem
     flags = {
         "methods": args.methods, "tasks": args.tasks, "model": args.model, "seeds": args.seeds,
-        "name": args.name, "reference_method": args.reference_method, "budget.preset": args.budget,
+        "processes": args.processes, "name": args.name, "reference_method": args.reference_method,
+        "budget.preset": args.budget,
     }  # fmt: skip
     keys |= {key: value for key, value in flags.items() if value is not None}
     keys |= dict(read_assignment(text) for text in args.set or [])

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.budget import Budget
 from harness.contracts.logprobs import PairLogProbs
 from harness.data.tokens import TokenPair
 from harness.train.engine import Engine, pair_logprobs
-from harness.train.step import join
+from harness.train.parts import Cut
+from harness.train.team import ALONE, Team
 
 
 @dataclass(frozen=True)
@@ -22,27 +24,28 @@ class LiveReference:
     Attributes:
         model: a causal model of its own; nothing of it requires a gradient.
         pairs: of one split.
+        team: processes that ask for the same pairs at the same time, and share the work.
     """
 
     engine: Engine
     model: Any
     pairs: Sequence[TokenPair]
     micro_pairs: int
+    micro_tokens: int = Budget.micro_tokens
+    team: Team = ALONE
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def rows(self, rows: Sequence[int], where: torch.device) -> PairLogProbs:
         """Log-probs of these pairs by the reference as it stands, padded to the longest."""
+        cut = Cut(self.micro_pairs, self.micro_tokens, self.team)
         with torch.no_grad():
-            found = [
-                {"it": pair_logprobs(self.engine, self.model, [self.pairs[row] for row in some])}
-                for some in (
-                    rows[start : start + self.micro_pairs]
-                    for start in range(0, len(rows), self.micro_pairs)
-                )
-            ]
-        return join(found)["it"]
+            found = cut.see(
+                lambda some: {"policy": pair_logprobs(self.engine, self.model, some)},
+                [self.pairs[row] for row in rows],
+            )
+        return found["policy"]
 
 
 @dataclass(frozen=True)

@@ -95,12 +95,25 @@ def fit(
     report: Callable[[int, int, str], None],
     state: State | None = None,
     companion: Companion | None = None,
+    leads: bool = True,
 ) -> tuple[State | None, History]:
     """Train the parameters that require a gradient, from the last checkpoint where there is one.
 
     A run that was killed and goes on ends with the same bits as one that was not: a checkpoint
     holds weights, optimizer, method state, companion, random state and history; the schedule and
     the data cursor are functions of the step.
+
+    Args:
+        model: whose parameters are trained.
+        steps: data rows of every step.
+        objective: leaves the gradient of a step in the parameters.
+        optimisation: AdamW, schedule, clipping.
+        scratch: where checkpoints are; every process of a run reads the same ones.
+        checkpoint_steps: steps between two of them.
+        report: says how far the run is.
+        state: the method's, before the first step.
+        companion: what moves with the model.
+        leads: whether this process writes the checkpoints and reports; one of a run does.
 
     Raises:
         DivergedError: a loss or a gradient is not finite; says at which step.
@@ -125,6 +138,10 @@ def fit(
         history.losses.append(loss)
         history.norms.append(norm)
         history.clipped += bool(optimisation.clip and norm > optimisation.clip)
+        if not leads:
+            continue
+        # Others that begin again read the last checkpoint before they take part in a step, and so
+        # before it is replaced.
         if (step + 1) % checkpoint_steps == 0 and step + 1 < len(steps):
             save(scratch, Position(step + 1, state, history), parameters, optimizer, beside)
         report(step + 1, len(steps), "steps")

@@ -24,7 +24,7 @@ from harness.train.live_reference import LiveReference
 from harness.train.loop import Objective
 from harness.train.mismatched import Mismatched, mismatch
 from harness.train.reference import ReferenceCache
-from harness.train.step import Learner, join
+from harness.train.step import Learner
 
 
 class References(Protocol):
@@ -120,7 +120,10 @@ class Run:
         pairs = load_pairs(inputs["tokens"], split)
         ingredients = Ingredients.load(learner.method, inputs, split, where=where, seed=seed)
         if learner.method.moving_reference:
-            live = LiveReference(learner.engine, learner.reference, pairs, learner.micro_pairs)
+            live = LiveReference(
+                learner.engine, learner.reference, pairs, learner.micro_pairs,
+                learner.micro_tokens, learner.together,
+            )  # fmt: skip
             ingredients = replace(ingredients, reference=live)
         return cls(learner, pairs, ingredients)
 
@@ -151,11 +154,8 @@ class Run:
         return objective
 
     def see(self, rows: Sequence[int]) -> dict[str, PairTokens]:
-        """What the loss reads of the model as it stands, of these pairs, by micro-batches."""
-        size = self.learner.micro_pairs
-        pairs = [self.pairs[row] for row in rows]
-        starts = range(0, len(pairs), size)
-        return join([self.learner.see(pairs[start : start + size]) for start in starts])
+        """What the loss reads of the model as it stands, of these pairs; by all processes."""
+        return self.learner.see_all([self.pairs[row] for row in rows])
 
     def given(self, rows: Sequence[int], step: int) -> dict[str, Any]:
         """What the loss reads beside that, of these pairs in this step."""
@@ -163,8 +163,9 @@ class Run:
         if self.ingredients.mismatched is not None:
             learner = self.learner
             given["mismatched"] = self.ingredients.mismatched.log_ratios(
-                learner.engine, learner.model, rows, learner.micro_pairs
-            )
+                learner.engine, learner.model, rows, learner.micro_pairs,
+                micro_tokens=learner.micro_tokens, team=learner.together,
+            )  # fmt: skip
         return given
 
     def losses(self, rows: Sequence[int], seen: Seen, state: State | None) -> Tensor:

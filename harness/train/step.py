@@ -1,4 +1,4 @@
-"""The gradient of one optimizer step: the same for any split of the step into micro-batches."""
+"""The gradient of one optimizer step: the same for any split into processes and micro-batches."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from harness.budget import Budget
 from harness.contracts.logprobs import LogProbs, PairTokens
 from harness.contracts.method import Method, State
 from harness.data.tokens import TokenPair
 from harness.errors import GateError
 from harness.train.engine import Also, Engine, pair_columns
 from harness.train.evaluate import Seen, complaint, evaluate
+from harness.train.parts import Cut, exchange, join
+from harness.train.team import ALONE, Team
 
 Inputs: TypeAlias = Callable[[Sequence[int]], Mapping[str, Any]]
 """From positions within the step to what the loss reads of these pairs beside the policy."""
@@ -27,10 +29,9 @@ OF_THE_MODEL = ("confidence", "divergence")
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step found: losses [pairs], what it saw (detached) and the next state."""
+    """What a step found: losses [pairs] of all processes, and the next state."""
 
     losses: Tensor
-    seen: Seen
     state: State | None
 
 
@@ -39,8 +40,10 @@ class Learner:
     """A model, the engine that reads its log-probs, and the loss that moves it.
 
     Attributes:
-        micro_pairs: pairs that are in memory with a graph at the same time.
+        micro_pairs: the most pairs that are in memory with a graph at the same time.
         reference: a reference in memory, for a method that reads `divergence` or moves it.
+        micro_tokens: the most tokens of them.
+        team: the processes that train this model.
     """
 
     engine: Engine
@@ -49,6 +52,18 @@ class Learner:
     settings: Mapping[str, Any]
     micro_pairs: int
     reference: Any | None = None
+    micro_tokens: int = Budget.micro_tokens
+    team: Team = ALONE
+
+    @property
+    def cut(self) -> Cut:
+        """How what all processes do together is cut."""
+        return Cut(self.micro_pairs, self.micro_tokens, self.team)
+
+    @property
+    def together(self) -> Team:
+        """Who computes what a loss reads in a step: all, of the whole step, or each for itself."""
+        return self.team if self.method.whole_step else ALONE
 
     @cached_property
     def _also(self) -> Also:
@@ -56,56 +71,76 @@ class Learner:
         return Also(tuple(name for name in OF_THE_MODEL if name in reads), self.reference)
 
     def see(self, pairs: Sequence[TokenPair]) -> dict[str, PairTokens]:
-        """What the loss reads of the model, of both answers of every pair."""
+        """What the loss reads of the model, of both answers of every pair of a micro-batch."""
         found = pair_columns(self.engine, self.model, pairs, self._also)
         return {"policy": found.pop("logprobs"), **found}
+
+    def see_all(self, pairs: Sequence[TokenPair]) -> dict[str, PairTokens]:
+        """The same of any number of pairs; all processes ask for it, with the same pairs."""
+        return self.cut.see(self.see, pairs, self._names)
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return ("policy", *self._also.names)
 
     def accumulate_gradient(
         self, pairs: Sequence[TokenPair], inputs: Inputs, state: State | None
     ) -> StepResult:
         """Add the gradient of the mean loss over the step's pairs to the model's parameters.
 
-        A method whose losses hang together sees the whole step at once: its log-probs first,
-        without a graph, then one loss, then each micro-batch again with the cotangents of its
-        log-probs. Any other method is split freely.
+        A method whose losses hang together sees the whole step at once: its log-probs first, of
+        all processes and without a graph, then one loss, then each micro-batch again with the
+        cotangents of its log-probs. Any other method is split freely.
+
+        Args:
+            pairs: of all processes; each has the same ones, and takes its share.
+            inputs: is asked for the whole step in every process, or for single micro-batches.
+            state: the same in all processes, as is the next one.
 
         Raises:
             GateError: the loss does not depend on the policy.
         """
-        everything, size = range(len(pairs)), self.micro_pairs
-        micro_batches = [everything[i : i + size] for i in everything[::size]]
-        groups = [micro_batches] if self.method.whole_step else [[b] for b in micro_batches]
-        results = [self._group(pairs, group, inputs, state) for group in groups]
-        losses = torch.cat([result.losses for result in results])
-        return StepResult(losses, join([result.seen for result in results]), results[-1].state)
+        assert self.team.size == 1 or all(p.grad is None for p in self.model.parameters()), (
+            "what was there before would be counted once for every process"
+        )
+        batches = self.cut.batches(pairs)
+        if self.method.whole_step:
+            result = self._group(pairs, range(len(pairs)), batches, inputs, state)
+        else:
+            found = [self._group(pairs, batch, [batch], inputs, state) for batch in batches]
+            losses = torch.cat([each.losses.double() for each in found])
+            result = StepResult(self.team.whole(losses, len(pairs)), found[-1].state)
+        self.team.add_gradients(self.model.parameters())
+        return result
 
     def _group(
         self,
         pairs: Sequence[TokenPair],
-        group: Sequence[Sequence[int]],
+        span: range,
+        batches: Sequence[range],
         inputs: Inputs,
         state: State | None,
     ) -> StepResult:
-        batches = [[pairs[i] for i in batch] for batch in group]
-        with torch.set_grad_enabled(len(group) == 1):
-            seen = join([self.see(batch) for batch in batches])
+        """The gradient of what the pairs of `span` add to the mean, through own micro-batches."""
+        once = len(batches) == 1
+        with torch.set_grad_enabled(once):
+            own = join([self.see(_some(pairs, batch)) for batch in batches])
+        seen = exchange(own, _some(pairs, span), self._names, self.together)
         leaves = {
             name: _leaf(pair) if name in WITH_GRADIENT else pair for name, pair in seen.items()
         }
-        given = inputs([i for batch in group for i in batch])
-        losses, after = evaluate(self.method, self.settings, leaves, given, state)
+        losses, after = evaluate(self.method, self.settings, leaves, inputs(span), state)
         if not losses.requires_grad:
             raise GateError(complaint(self.method, "the loss does not depend on the policy"))
         torch.autograd.backward(losses.sum() / len(pairs))
-        if len(group) == 1:
-            _backward(seen, leaves, slice(None))
-        else:
-            start = 0
-            for batch in batches:
-                _backward(self.see(batch), leaves, slice(start, start + len(batch)))
-                start += len(batch)
-        detached = {name: pair.detach() for name, pair in leaves.items()}
-        return StepResult(losses.detach(), detached, after)
+        for batch in batches:
+            rows = slice(batch.start - span.start, batch.stop - span.start)
+            _backward(own if once else self.see(_some(pairs, batch)), leaves, rows)
+        return StepResult(losses.detach(), after)
+
+
+def _some(pairs: Sequence[TokenPair], rows: range) -> Sequence[TokenPair]:
+    return pairs[rows.start : rows.stop]
 
 
 def _leaf(pair: PairTokens) -> PairTokens:
@@ -126,24 +161,4 @@ def _backward(seen: Seen, leaves: Seen, rows: slice) -> None:
     torch.autograd.backward(
         [side.values for side, _ in used],
         [gradient[rows, : side.values.shape[1]] for side, gradient in used],
-    )
-
-
-def join(parts: Sequence[Seen]) -> dict[str, PairTokens]:
-    """What was seen of several micro-batches as of one batch, padded to a common width."""
-    return {
-        name: PairTokens(
-            _join([part[name].chosen for part in parts]),
-            _join([part[name].rejected for part in parts]),
-        )
-        for name in parts[0]
-    }
-
-
-def _join(parts: Sequence[LogProbs]) -> LogProbs:
-    width = max(part.values.shape[1] for part in parts)
-    widths = [(0, width - part.values.shape[1]) for part in parts]
-    return LogProbs(
-        torch.cat([pad(part.values, w) for part, w in zip(parts, widths, strict=True)]),
-        torch.cat([pad(part.mask, w) for part, w in zip(parts, widths, strict=True)]),
     )
