@@ -138,11 +138,16 @@ def load_trained(reference: Path, trained: Path) -> tuple[Any, Any]:
     """The policy of a finished training stage: a whole model, or an adapter on the reference."""
     if not (trained / "adapter_config.json").exists():
         return load_policy(trained)
+    model, tokenizer = load_policy(reference)
+    return with_adapter(model, trained), tokenizer
+
+
+def with_adapter(model: Any, trained: Path) -> Any:
+    """The model with the adapter that a training stage saved; the model itself is changed."""
     from peft import PeftModel
 
-    model, tokenizer = load_policy(reference)
     with _quiet():
-        return PeftModel.from_pretrained(model, trained), tokenizer
+        return PeftModel.from_pretrained(model, trained)
 
 
 @contextmanager
