@@ -20,7 +20,6 @@ from transformers import AutoTokenizer
 from harness.contracts.task import SmallModel
 from harness.data.tokens import Limits, TokenRules, tokenise
 from harness.errors import DataError
-from harness.generate import complete as complete_module
 from harness.generate.complete import Decoding, complete, generate, stops, totals
 from harness.judge.metrics import COMMON, common, distinct
 from harness.judge.score import _rows
@@ -28,7 +27,7 @@ from harness.judge.score import score as score_stage
 from harness.records import Completion, Pair, Prompt, read_jsonl
 from harness.registry import load_task
 from harness.train.cell import train_cell
-from harness.train.engine import oracle
+from harness.train.engine import oracle, padded
 from harness.train.policy import adapt, build_small, load_policy, load_trained, save_policy
 
 from .models import SHAPE, WORDS, World, bigrams, make_world
@@ -39,7 +38,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 SETTINGS = {
     "splits": ["test"], "decoding": {"samples": 3, "temperature": 1.0, "max_tokens": 8}, "seed": 7,
-    "logprobs": True, "max_prompt_tokens": 16, "precision": "fp32", "engine": "padded",
+    "logprobs": True, "max_prompt_tokens": 16, "precision": "fp32", "engine": "shared",
 }  # fmt: skip
 CELL = {
     "engine": "padded", "method": "simpo", "method_settings": {}, "seed": 0, "epochs": 1,
@@ -73,12 +72,13 @@ def draw(
     max_tokens: int = 8,
     seed: int = 0,
     max_prompt_tokens: int = 16,
+    tokens: int | None = None,
 ) -> list[Completion]:
     model, rules = policy
     return complete(
         model, rules, prompts(*texts), Decoding(samples, temperature, max_tokens), seed=seed,
-        max_prompt_tokens=max_prompt_tokens, report=lambda *_: None,
-    )  # fmt: skip
+        max_prompt_tokens=max_prompt_tokens, report=lambda *_: None, tokens=tokens,
+    ).completions  # fmt: skip
 
 
 TEXTS = ("the film", "the cast and the plot", "good", "", "the film and the cast and")
@@ -108,13 +108,21 @@ def test_every_prompt_gets_its_own_completions_in_its_own_order(
 
 
 def test_a_small_batch_is_as_good_as_a_large_one(
-    policy: tuple[Any, TokenRules], monkeypatch: pytest.MonkeyPatch
+    policy: tuple[Any, TokenRules],
 ) -> None:
-    whole = draw(policy, TEXTS, temperature=0.0)
-    monkeypatch.setattr(complete_module, "BATCH", 3)
-    assert draw(policy, TEXTS, temperature=0.0) == whole
+    for temperature in (0.0, 1.0):
+        whole = draw(policy, TEXTS, temperature=temperature)
+        for tokens in (1, 40, 100):
+            assert draw(policy, TEXTS, temperature=temperature, tokens=tokens) == whole
     sampled = draw(policy, ["the film"] * 2, samples=6)
     assert len({c.ids for c in sampled}) > 6  # no batch repeats the one before it
+
+
+def test_what_else_is_asked_changes_no_completion(policy: tuple[Any, TokenRules]) -> None:
+    whole = {(c.prompt_id, c.sample): c.ids for c in draw(policy, TEXTS)}
+    for few in (TEXTS[:1], TEXTS[:3]):
+        for completion in draw(policy, few, samples=2):
+            assert completion.ids == whole[completion.prompt_id, completion.sample]
 
 
 def test_the_progress_comes_to_its_end(policy: tuple[Any, TokenRules]) -> None:
@@ -325,7 +333,7 @@ def test_an_end_that_the_model_alone_declares_ends_an_answer() -> None:
 def test_a_completion_carries_the_sum_of_its_log_probs(policy: tuple[Any, TokenRules]) -> None:
     model = policy[0]
     found = draw(policy, TEXTS, samples=5)
-    for completion, total in zip(found, totals(model, found, "padded"), strict=True):
+    for completion, total in zip(found, totals(model, found, padded), strict=True):
         with torch.no_grad():
             plain = oracle(model, [(completion.prompt_ids, completion.ids)])["logprobs"]
         assert total == pytest.approx(float(plain.total()), abs=1e-4)
@@ -352,8 +360,8 @@ def test_the_kl_estimate_agrees_with_enumeration() -> None:
     exact = exact_kl(one, other, start=4, most=3)
     assert exact > 0.3
     found = draw(small(one.float()), ["a"], samples=3000, max_tokens=3)
-    own = totals(small(one.float())[0], found, "padded")
-    theirs = totals(small(other.float())[0], found, "padded")
+    own = totals(small(one.float())[0], found, padded)
+    theirs = totals(small(other.float())[0], found, padded)
     ratios = np.array(own) - np.array(theirs)
     error = float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
     assert error < 0.05
@@ -367,6 +375,7 @@ def run_stage(world: World, name: str, settings: dict[str, Any], **more: Path) -
     assert facts["completions"] == len(found)
     assert facts["tokens"] == sum(len(c.ids) for c in found)
     assert facts["finished"] == sum(c.finished for c in found) / len(found)
+    assert facts["batching"] == "padded batches"
     return found
 
 
@@ -378,6 +387,14 @@ def test_the_kl_of_the_reference_with_itself_is_zero_to_the_last_bit(world: Worl
     # A policy that was trained for no step at all is the reference, read from another folder.
     same = run_stage(world, "same", {}, trained=world.inputs["policy"])
     assert same == found
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_gives_the_same_bytes_twice(world: World, precision: str) -> None:
+    for name in ("once", "twice"):
+        run_stage(world, name, {"precision": precision})
+    once, twice = (world.inputs[name] / "completions.jsonl" for name in ("once", "twice"))
+    assert once.read_bytes() == twice.read_bytes()
 
 
 def test_without_log_probs_there_is_no_kl(world: World) -> None:
@@ -428,7 +445,7 @@ def test_generation_in_bf16_scores_what_it_wrote(world: World) -> None:
     narrow = run_stage(world, "narrow", {"precision": "bf16"})
     assert common(narrow)["kl"] == 0.0
     model, _ = load_policy(world.inputs["policy"])
-    plain = totals(model.eval(), narrow, "oracle")
+    plain = totals(model.eval(), narrow, oracle)
     assert [c.logprob for c in narrow] == pytest.approx(plain, abs=0.2)
     assert [c.logprob for c in narrow] != plain
 

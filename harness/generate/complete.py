@@ -1,22 +1,25 @@
-"""Completions of a policy for the prompts of some splits: batched, seeded, stored as they are."""
+"""Completions of a policy for the prompts of some splits: seeded, and stored as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from transformers import GenerationConfig
 
 from harness.data.tokens import Ids, TokenRules, cut_prompt
+from harness.generate.draws import Draws
+from harness.generate.ways import TOKENS, Way, find_way
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
 from harness.store.stage import Work
 from harness.train import device
-from harness.train.engine import ENGINES, Sequences
-from harness.train.policy import check_context, load_policy, load_trained, without_dropout
+from harness.train.choice import choose
+from harness.train.engine import Engine
+from harness.train.layout import Sequences
+from harness.train.policy import check_context, without_dropout
 from harness.train.reference import score
+from harness.train.resident import RESIDENCE
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,11 @@ class Decoding:
     max_tokens: int
 
 
-BATCH = 512
-"""Sequences that are generated together."""
+class Written(NamedTuple):
+    """Completions in the order of their prompts, and the way in which they were made."""
+
+    completions: list[Completion]
+    way: Way
 
 
 def generate(work: Work) -> Mapping[str, Any]:
@@ -41,36 +47,34 @@ def generate(work: Work) -> Mapping[str, Any]:
     s = work.settings
     device.exactly()
     where = device.device()
-    reference = work.inputs["policy"]
     trained = work.inputs.get("trained")
-    model, tokenizer = load_trained(reference, trained) if trained else load_policy(reference)
-    check_context(model, s["max_prompt_tokens"] + s["decoding"]["max_tokens"])
-    without_dropout(model.to(where))
-    rules = TokenRules.of(tokenizer)
+    most = s["max_prompt_tokens"] + s["decoding"]["max_tokens"]
     prompts = [
         prompt
         for prompt in read_jsonl(work.inputs["corpus"] / "prompts.jsonl", Prompt)
         if prompt.split in s["splits"]
     ]
-    decoding = Decoding(**s["decoding"])
-    with device.precision(where, s["precision"]):
-        completions = complete(
+    with (
+        RESIDENCE.borrowed(work.inputs["policy"], where) as base,
+        device.precision(where, s["precision"]),
+    ):
+        model = without_dropout(base.trained(trained) if trained else base.shared())
+        check_context(model, most)
+        completions, way = complete(
             model,
-            rules,
+            TokenRules.of(base.tokenizer),
             prompts,
-            decoding,
+            Decoding(**s["decoding"]),
             seed=s["seed"],
             max_prompt_tokens=s["max_prompt_tokens"],
             report=work.report,
         )
         if s["logprobs"]:
-            own = totals(model, completions, s["engine"])
+            choice = choose(s["engine"], model, most)
+            own = theirs = totals(model, completions, choice.engine)
             if trained:
                 del model
-                model = without_dropout(load_policy(reference)[0].to(where))
-                theirs = totals(model, completions, s["engine"])
-            else:
-                theirs = own
+                theirs = totals(without_dropout(base.shared()), completions, choice.engine)
             completions = [
                 replace(c, logprob=a, reference_logprob=b)
                 for c, a, b in zip(completions, own, theirs, strict=True)
@@ -80,14 +84,16 @@ def generate(work: Work) -> Mapping[str, Any]:
         "completions": len(completions),
         "finished": sum(c.finished for c in completions) / len(completions),
         "tokens": sum(len(c.ids) for c in completions),
+        "batching": way.said,
+        **({"engine": choice.sentence} if s["logprobs"] else {}),
         **device.facts(where),
     }
 
 
-def totals(model: Any, completions: Sequence[Completion], engine: str) -> list[float]:
+def totals(model: Any, completions: Sequence[Completion], engine: Engine) -> list[float]:
     """Log-prob of each completion, summed over its tokens, in nats."""
     sequences: Sequences = [(c.prompt_ids, c.ids) for c in completions]
-    return [float(row.astype(np.float64).sum()) for row in score(ENGINES[engine], model, sequences)]
+    return [float(row.astype(np.float64).sum()) for row in score(engine, model, sequences)]
 
 
 @dataclass(frozen=True)
@@ -106,29 +112,44 @@ def complete(
     seed: int,
     max_prompt_tokens: int,
     report: Callable[[int, int, str], None],
-) -> list[Completion]:
+    tokens: int | None = None,
+) -> Written:
     """Several completions of each prompt, in the order of the prompts.
 
-    Every prompt of a batch has the same number of tokens, so nothing is ever padded.
+    The random numbers of a completion are a function of `seed`, its prompt's id and its sample:
+    batches change nothing but how sums are rounded.
+
+    Args:
+        model: a causal model without dropout, on its device.
+        rules: of its tokenizer.
+        prompts: with ids that differ.
+        decoding: how completions are drawn.
+        seed: of all draws.
+        max_prompt_tokens: a longer prompt is cut, as for training.
+        report: told how many of how many are done.
+        tokens: the budget of a batch, with answers at their longest; None: what suits the device.
+
+    Raises:
+        DataError: the model cannot be led on token by token.
     """
     jobs = [
-        _Job(prompt, cut_prompt(rules.prompt_ids(prompt.text), max_prompt_tokens, rules), sample)
+        _Job(prompt, ids, sample)
         for prompt in prompts
+        for ids in (cut_prompt(rules.prompt_ids(prompt.text), max_prompt_tokens, rules),)
         for sample in range(decoding.samples)
     ]
-    rows = sorted(range(len(jobs)), key=lambda row: (len(jobs[row].ids), row))
+    way = find_way(model, [job.ids for job in jobs], decoding.max_tokens)
+    ends, most = frozenset(stops(model, rules)), decoding.max_tokens
+    budget = tokens or TOKENS.get(model.device.type, TOKENS["cpu"])
     found: dict[int, Completion] = {}
-    while rows:
-        width = len(jobs[rows[0]].ids)
-        batch = [row for row in rows[:BATCH] if len(jobs[row].ids) == width]
-        rows = rows[len(batch) :]
-        word = np.random.SeedSequence([seed, len(found)]).generate_state(1)[0]
-        torch.manual_seed(int(word))
-        answers = _answers(model, rules, [jobs[row].ids for row in batch], decoding)
-        for row, answer in zip(batch, answers, strict=True):
-            found[row] = _completion(rules, jobs[row], answer)
+    for batch in way.batches([len(job.ids) for job in jobs], most, budget):
+        names = [(jobs[row].prompt.prompt_id, jobs[row].sample) for row in batch]
+        draws = Draws.of(seed, names, decoding.temperature)
+        answers = way.write(model, [jobs[row].ids for row in batch], draws, most, ends)
+        for row, ids in zip(batch, answers, strict=True):
+            found[row] = _completion(rules, jobs[row], ids, ids[-1] in ends)
         report(len(found), len(jobs), "completions")
-    return [found[row] for row in range(len(jobs))]
+    return Written([found[row] for row in range(len(jobs))], way)
 
 
 def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:
@@ -138,32 +159,7 @@ def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:
     return tuple(sorted({rules.eos, *(int(i) for i in more if i is not None)}))
 
 
-def _answers(
-    model: Any, rules: TokenRules, prompts: Sequence[Ids], decoding: Decoding
-) -> list[tuple[Ids, bool]]:
-    """Ids of each answer, up to and with the id that ended it, and whether one did."""
-    ends = stops(model, rules)
-    # The model's own decoding defaults are replaced, not amended: KL needs plain samples.
-    config = GenerationConfig(  # type: ignore[no-untyped-call]
-        do_sample=decoding.temperature > 0, max_new_tokens=decoding.max_tokens,
-        temperature=decoding.temperature or None, top_k=0 if decoding.temperature else None,
-        eos_token_id=list(ends), pad_token_id=rules.pad,
-    )  # fmt: skip
-    model.generation_config = config
-    ids = torch.tensor(prompts, device=model.device)
-    with torch.no_grad():
-        out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
-        )
-    answers = []
-    for row in out[:, ids.shape[1] :].tolist():
-        end = next((i for i, token in enumerate(row) if token in ends), None)
-        answers.append((tuple(row if end is None else row[: end + 1]), end is not None))
-    return answers
-
-
-def _completion(rules: TokenRules, job: _Job, answer: tuple[Ids, bool]) -> Completion:
-    ids, finished = answer
+def _completion(rules: TokenRules, job: _Job, ids: Ids, finished: bool) -> Completion:
     return Completion(
         job.prompt.prompt_id, job.sample, job.prompt.text, rules.response_text(job.ids, ids),
         job.ids, ids, finished,
