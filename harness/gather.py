@@ -128,6 +128,8 @@ def _notes(plan: Plan, store: Store) -> list[str]:
         mine += _note(store, tokens, wanted)
         margins = inputs.get("margins")
         mine += _note(store, margins and margins.inputs["reward_model"], _reward_notes)
+        mine += _note(store, inputs.get("engine"), _engine_notes)
+        mine += _alone(own, store)
         mine += _sharing(own, store)
         mine += _still([c for c in plan.cells if c.board is board], store)
         choices = {t.inputs["choice"].key: t.inputs["choice"] for t in own if "choice" in t.inputs}
@@ -181,6 +183,23 @@ def _still(cells: Sequence[Cell], store: Store) -> list[str]:
         f"{row}: its reference never moved in {steps} steps, so that it is the same loss without "
         "the move" for row, steps in still.items()
     ]  # fmt: skip
+
+
+def _engine_notes(facts: Mapping[str, Any]) -> list[str]:
+    """Where the engine is not the one that was asked for: why, and what that costs."""
+    choice = facts["choice"]
+    if not choice["why"]:
+        return []
+    more = facts["padded_tokens"] if choice["trunk"] == "padded" else 1.0
+    cost = f"; prompts are computed twice, {more:.2f} times the tokens" if more > 1 else ""
+    return [facts["engine"] + cost]
+
+
+def _alone(trained: Sequence[Stage], store: Store) -> list[str]:
+    """Pairs that are longer than a micro-batch may be."""
+    found = (store.manifest(stage) for stage in trained)
+    told = (m.facts["alone"] for m in found if m and m.status == "done")
+    return list(dict.fromkeys(sentence for sentence in told if sentence))
 
 
 def _sample_notes(facts: Mapping[str, Any]) -> list[str]:

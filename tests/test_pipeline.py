@@ -68,7 +68,8 @@ def test_a_stage_comes_after_all_that_it_reads() -> None:
         ("budget.lora.rank", 4, "train"),
         ("dpo.beta", 0.2, "train"),
         ("budget.precision", "bf16", "policy"),
-        ("engine", "oracle", "sample"),
+        ("engine", "oracle", "policy"),
+        ("tuning", "on", "engine"),
         ("budget.max_response_tokens", 40, "sample"),
         ("budget.overlong", "drop", "pairs"),
         ("budget.warm_start.epochs", 2, "policy"),
@@ -196,7 +197,7 @@ def test_the_reward_model_sees_no_validation_pair_and_no_test_prompt() -> None:
     laid_out = lay_out("madpo")
     (reward_model,) = {s.key: s for s in laid_out.stages if s.verb == "reward-model"}.values()
     assert {s.verb for s in _all(reward_model)} == {
-        "reward-model", "tokens", "pairs", "sample", "policy", "corpus"
+        "reward-model", "engine", "tokens", "pairs", "sample", "policy", "corpus"
     }  # fmt: skip
 
 
@@ -227,4 +228,4 @@ def test_what_settings_do_not_need_is_not_made() -> None:
     assert count(lay_out("dpo,mallowspo"), "reference") == 2, "one of them with entropies"
     train = [s for s in lay_out("adadpo:form=simpo", reference_method="adadpo").stages
              if s.verb == "train"]  # fmt: skip
-    assert all(set(stage.inputs) == {"tokens", "policy"} for stage in train)
+    assert all(set(stage.inputs) == {"tokens", "policy", "engine"} for stage in train)

@@ -22,6 +22,10 @@ SPARE = 1.15
 
 CHECKPOINT_STEPS = 25
 
+LONG = 250
+"""Steps of a cell from which on kernels are measured unless `tuning` says otherwise: measuring
+takes as long as some forty of them. The presets for small worlds stay below."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -94,7 +98,7 @@ class Layout:
         x, w = self.experiment, self.experiment.budget.warm_start
         settings = {
             **self._task, **asdict(w), **_source(x.model), "seed": x.data_seed,
-            "precision": x.budget.precision, "micro": 2 * x.budget.micro_pairs,
+            **self._numbers, "micro": 2 * x.budget.micro_pairs,
             "checkpoint_steps": CHECKPOINT_STEPS,
         }  # fmt: skip
         return Stage(
@@ -141,45 +145,69 @@ class Layout:
         )  # fmt: skip
 
     @property
+    def _lora(self) -> dict[str, Any] | None:
+        lora = self.experiment.budget.lora
+        every = lora.targets == "all-linear"
+        targets = lora.targets if every else lora.targets.split(",")
+        return {"rank": lora.rank, "alpha": lora.alpha, "targets": targets} if lora.rank else None
+
+    @property
     def _numbers(self) -> dict[str, Any]:
         """What moves a log-prob beside the model and the ids."""
         return {"precision": self.experiment.budget.precision, "engine": self.experiment.engine}
+
+    @cached_property
+    def _engine(self) -> Stage:
+        x, b = self.experiment, self.experiment.budget
+        measure, long = None, b.epochs * b.pairs >= LONG * b.pairs_per_step
+        if x.tuning == "on" or (x.tuning == "auto" and long):
+            # Only then do these move a number: else whoever changes them keeps what was scored.
+            measure = {
+                "lora": self._lora, "epochs": b.epochs, "pairs_per_step": b.pairs_per_step,
+                "micro_pairs": b.micro_pairs, "micro_tokens": b.micro_tokens, "seed": x.data_seed,
+            }  # fmt: skip
+        return Stage(
+            "engine", f"engine for {self.board.name}", "harness.train.tune:choose_engine",
+            {**self._numbers, "measure": measure}, {"tokens": self._tokens, "policy": self._policy},
+        )  # fmt: skip
+
+    @property
+    def _scoring(self) -> dict[str, Stage]:
+        """Inputs of every stage that scores the pairs."""
+        return {"tokens": self._tokens, "policy": self._policy, "engine": self._engine}
 
     def _reference_pass(self, *, entropy: bool) -> Stage:
         what = "log-probs and entropies" if entropy else "log-probs"
         return Stage(
             "reference", f"reference {what}, {self.board.name}",
             "harness.train.reference:score_reference", {**self._numbers, "entropy": entropy},
-            {"tokens": self._tokens, "policy": self._policy},
+            self._scoring,
         )  # fmt: skip
 
     @cached_property
     def _mismatched(self) -> Stage:
         return Stage(
             "mismatched", f"reference log-probs of other answers, {self.board.name}",
-            "harness.train.mismatched:score_mismatched", self._numbers,
-            {"tokens": self._tokens, "policy": self._policy},
+            "harness.train.mismatched:score_mismatched", self._numbers, self._scoring,
         )  # fmt: skip
 
     @cached_property
     def _reward_model(self) -> Stage:
         b = self.experiment.budget
         settings = {
-            **asdict(b.reward_model), "precision": b.precision, "micro": b.micro_pairs,
+            **asdict(b.reward_model), **self._numbers, "micro": b.micro_pairs,
             "seed": self.experiment.data_seed, "checkpoint_steps": CHECKPOINT_STEPS,
         }  # fmt: skip
         return Stage(
             "reward-model", f"reward model, {self.board.name}",
-            "harness.train.reward:train_reward_model", settings,
-            {"tokens": self._tokens, "policy": self._policy},
+            "harness.train.reward:train_reward_model", settings, self._scoring,
         )  # fmt: skip
 
     @cached_property
     def _margins(self) -> Stage:
         return Stage(
             "margins", f"reward margins, {self.board.name}", "harness.train.reward:score_margins",
-            {"precision": self.experiment.budget.precision},
-            {"tokens": self._tokens, "policy": self._policy, "reward_model": self._reward_model},
+            self._numbers, {**self._scoring, "reward_model": self._reward_model},
         )  # fmt: skip
 
     def _choice(self, row: Row) -> Stage | None:
@@ -223,16 +251,12 @@ class Layout:
         }  # fmt: skip
         if learning_rate is not None:
             optimisation["learning_rate"] = learning_rate
-        targets = b.lora.targets
-        lora = {
-            "rank": b.lora.rank, "alpha": b.lora.alpha,
-            "targets": targets if targets == "all-linear" else targets.split(","),
-        }  # fmt: skip
         settings = {
             **self._numbers, "method": row.path, "method_settings": dict(row.settings),
             "seed": seed, "epochs": b.epochs, "pairs_per_step": b.pairs_per_step,
-            "micro_pairs": b.micro_pairs, "optimisation": optimisation,
-            "lora": lora if b.lora.rank else None, "checkpoint_steps": CHECKPOINT_STEPS,
+            "micro_pairs": b.micro_pairs, "micro_tokens": b.micro_tokens,
+            "processes": self.experiment.processes, "optimisation": optimisation,
+            "lora": self._lora, "checkpoint_steps": CHECKPOINT_STEPS,
         }  # fmt: skip
         if b.unit == "flops":
             settings["equal_to"] = {
@@ -240,7 +264,7 @@ class Layout:
                 "reward_epochs": b.reward_model.epochs,
                 "moving_reference": self.reference.moving_reference is not None,
             }  # fmt: skip
-        inputs = {"tokens": self._tokens, "policy": self._policy}
+        inputs = self._scoring
         if choice is not None:
             inputs["choice"] = choice
         reads = set(row.method.reads)

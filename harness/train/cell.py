@@ -11,20 +11,26 @@ from typing import Any
 
 from torch import nn
 
-from harness.budget import ModelSize
+from harness.budget import Budget, ModelSize
 from harness.contracts.method import Method, State
+from harness.data.token_store import load_pairs, token_counts
 from harness.registry import load_method
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.checkpoint import History
-from harness.train.engine import ENGINES
+from harness.train.choice import Choice, chosen, longest, prepared
 from harness.train.gate import LIMITS, open_gate
 from harness.train.ledger import Ledger, payer
 from harness.train.live_reference import Follower, frozen
 from harness.train.loop import Optimisation, fit
-from harness.train.policy import adapt, load_policy, save_policy, without_dropout
+from harness.train.measure import Trial, fitted, free_bytes
+from harness.train.parts import alone
+from harness.train.policy import adapt, save_policy, without_dropout
+from harness.train.processes import in_processes
+from harness.train.resident import RESIDENCE, Base
 from harness.train.run import Run, validate
 from harness.train.step import Learner
+from harness.train.team import Team
 
 
 def train_cell(work: Work) -> Mapping[str, Any]:
@@ -33,32 +39,49 @@ def train_cell(work: Work) -> Mapping[str, Any]:
     Raises:
         DivergedError: a loss or a gradient left the finite numbers.
         GateError: the first step is not what it must be.
+        HarnessError: one of several processes died.
     """
-    s = work.settings
+    return in_processes(_begin, work, work.settings.get("processes", 1))
+
+
+def _begin(work: Work, team: Team) -> Mapping[str, Any]:
     device.exactly()
-    where = device.device()
+    with RESIDENCE.borrowed(work.inputs["policy"], device.device()) as base:
+        return _train(work, team, base)
+
+
+def _train(work: Work, team: Team, base: Base) -> Mapping[str, Any]:
+    """The cell in one process of a team: all do the same, one writes."""
+    s, where = work.settings, device.device()
     settings, optimisation = _chosen(work)
     method = load_method(s["method"]).narrowed(settings)
     settings = method.resolve(settings)
-    model, tokenizer = load_policy(work.inputs["policy"])
+    model = base.shared() if s["lora"] else base.own()
     size = measure(model)
     model = without_dropout(adapt(model, s["lora"], s["seed"]).to(where))
-    reference, companion = _live(work, method, settings, model)
-    learner = Learner(ENGINES[s["engine"]], model, method, settings, s["micro_pairs"], reference)
+    reference, companion = _live(base, method, settings, model)
+    choice = _choice(work, model)
+    learner = Learner(
+        choice.engine, model, method, settings, s["micro_pairs"], reference,
+        s.get("micro_tokens", Budget.micro_tokens), team,
+    )  # fmt: skip
     run = Run.of(learner, work.inputs, "train", where=where, seed=s["seed"])
     ledger = Ledger.of(run.pairs, size, s)
     pays = payer(method, s.get("reward_epochs", 0))
     steps = ledger.steps(pays)
-    with device.precision(where, s["precision"]):
+    with device.precision(where, s["precision"]), prepared(model, choice):
         gate = open_gate(run, steps[0], s["seed"], LIMITS[s["precision"]])
         state, history = fit(
             model, steps, run.objective(), optimisation, scratch=work.scratch,
             checkpoint_steps=s["checkpoint_steps"], report=work.report, state=run.start(),
-            companion=companion,
+            companion=companion, leads=team.leads,
         )  # fmt: skip
         held_out = validate(run.on(work.inputs, "validation"), state)
-    save_policy(model, tokenizer, work.out)
-    _save_history(work.out, history, state)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    team.check_alike({**trained, **(state or {})})
+    if team.leads:
+        save_policy(model, base.tokenizer, work.out)
+        _save_history(work.out, history, state)
     return {
         "pairs": len(steps) * s["pairs_per_step"], "steps": len(steps), "gate": gate,
         "validation": held_out, "clipped": history.clipped, "state": digest(state),
@@ -66,6 +89,8 @@ def train_cell(work: Work) -> Mapping[str, Any]:
         "method_settings": dict(settings), "learning_rate": optimisation.learning_rate,
         "bill": {**asdict(found := ledger.bill(pays, steps)), "total": found.total},
         "reference_moves": len(steps) // companion.every if companion else None,
+        "engine": choice.sentence, "processes": team.size,
+        "alone": alone(run.pairs, steps, learner.micro_tokens),
         **device.facts(where),
     }  # fmt: skip
 
@@ -90,15 +115,26 @@ def _hex(value: Any) -> Any:
     return [_hex(one) for one in value] if isinstance(value, list) else float(value).hex()
 
 
+def _choice(work: Work, model: Any) -> Choice:
+    """The board's engine; layers are computed twice where memory asks for it."""
+    s, pairs = work.settings, load_pairs(work.inputs["tokens"], "train")
+    choice, most = chosen(work, model, longest(pairs)), s.get("micro_tokens", Budget.micro_tokens)
+    trial = Trial(model, pairs[:1])
+    counts = token_counts(pairs).sum(0)
+    largest = max(int(counts.max()), min(most, s["micro_pairs"] * int(counts.max())))
+    with device.precision(model.device, s["precision"]):
+        return fitted(choice, trial, largest, free_bytes(model.device))
+
+
 def _live(
-    work: Work, method: Method, settings: Mapping[str, Any], policy: Any
+    base: Base, method: Method, settings: Mapping[str, Any], policy: Any
 ) -> tuple[Any | None, Follower | None]:
     """A reference model in memory, where the method needs one, and what moves it."""
     if "divergence" not in method.reads and method.moving_reference is None:
         return None, None
-    reference = frozen(load_policy(work.inputs["policy"])[0].to(policy.device))
     if method.moving_reference is None:
-        return reference, None
+        return base.shared(), None
+    reference = frozen(base.own())
     mix, every = (settings[key] for key in method.moving_reference)
     return reference, Follower(policy, reference, mix, every)
 
