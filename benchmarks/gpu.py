@@ -34,7 +34,7 @@ def main() -> None:
         RequestError: there is no GPU.
     """
     parser = heats.parser(__doc__)
-    parser.set_defaults(model="1b", profile="ultrafeedback", engine="tuned")
+    parser.set_defaults(model="1b", profile="ultrafeedback", engine="tuned", micro_tokens=16384)
     flags = parser.parse_args()
     if not torch.cuda.is_available():
         raise RequestError("no GPU here: benchmarks/train_against_trl.py runs on a CPU")

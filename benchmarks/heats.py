@@ -25,6 +25,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     add("--model", choices=workload.MODELS, default="15m")
     add("--precision", choices=("bf16", "fp32"), default="bf16")
     add("--lora", type=int, default=0, metavar="RANK", help="0 trains all weights")
+    add("--micro-tokens", type=int, default=2048, help="ours: budget.micro_tokens")
     add("--engine", default="tuned,shared", metavar="E,..", help="ours: see benchmarks/ours.py")
     add("--rounds", type=int, default=5)
     add("--steps", type=int, default=3, help="of a round")
@@ -42,8 +43,9 @@ def spec_of(flags: argparse.Namespace) -> workload.Spec:
     # Such that losses move by far more than two sides may differ: equal ones say something then.
     rate = 1e-3 if flags.lora else 1e-5
     return workload.Spec(
-        flags.profile, flags.model, flags.precision, flags.lora, steps, learning_rate=rate
-    )
+        flags.profile, flags.model, flags.precision, flags.lora, steps, learning_rate=rate,
+        micro_tokens=flags.micro_tokens,
+    )  # fmt: skip
 
 
 def run(

@@ -70,12 +70,14 @@ def main(folder: Path, name: str) -> None:
 
 def settings(spec: Spec, name: str) -> dict[str, Any]:
     """Of the stages before training."""
+    measure = {
+        "lora": spec.adapters, "epochs": max(1, TUNED_FOR // (spec.steps * spec.per_step)),
+        "pairs_per_step": spec.per_step, "micro_pairs": spec.per_step,
+        "micro_tokens": spec.micro_tokens, "seed": spec.seed,
+    }  # fmt: skip
     return {
         "precision": spec.precision, "engine": "shared" if name == "tuned" else name,
-        "tuning": "on" if name == "tuned" else "off", "entropy": False, "lora": spec.adapters,
-        "seed": spec.seed, "epochs": max(1, TUNED_FOR // (spec.steps * spec.per_step)),
-        "pairs_per_step": spec.per_step, "micro_pairs": spec.per_step,
-        "micro_tokens": spec.micro_tokens,
+        "measure": measure if name == "tuned" else None, "entropy": False,
     }  # fmt: skip
 
 
