@@ -15,10 +15,9 @@ from typing import IO, Any
 
 from benchmarks.environments import python_of_trl
 from harness.errors import RequestError
+from harness.execute.crew import MEMORY
 
 ROOT = Path(__file__).parents[1]
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 33), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
-"""Freed memory is kept and used again, as in the harness's workers; TRL grows much larger by it."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def race(
 def _started(name: str, folder: Path, environments: Path, threads: int) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     if name.startswith(("ours/", "cells/")) or name.endswith("+malloc"):
-        environment |= MALLOC
+        environment |= MEMORY
     # Not through a file descriptor of ours: a contestant's warnings must not fill the screen.
     with _log(name, folder).open("w") as log:
         return subprocess.Popen(

@@ -28,9 +28,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness.budget import Budget, ModelSize
 from harness.data.ragged import create_ragged
+from harness.engine.engines import ENGINES
 from harness.registry import load_method
 from harness.store.peak_memory import peak, restart_peak
-from harness.train.engine import ENGINES
 from harness.train.ledger import Ledger, payer
 from harness.train.run import Run
 from harness.train.step import Learner

@@ -20,11 +20,11 @@ import torch
 from benchmarks.turns import Turns
 from benchmarks.workload import Spec
 from harness.contracts.method import State
+from harness.engine.choice import Choice, prepared
 from harness.registry import load_method
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.cell import measure
-from harness.train.choice import Choice, prepared
 from harness.train.loop import Objective, Optimisation, fit
 from harness.train.policy import adapt, load_policy, without_dropout
 from harness.train.reference import score_reference

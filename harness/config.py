@@ -16,7 +16,7 @@ from harness.errors import RequestError, unknown
 D = TypeVar("D")
 
 ENGINE_NAMES = ("shared", "padded", "oracle")
-"""Names of `harness.train.engine.ENGINES`, known here without torch."""
+"""Names of `harness.engine.engines.ENGINES`, known here without torch."""
 
 TUNINGS = ("auto", "on", "off")
 
@@ -39,7 +39,7 @@ class Experiment:
         model: folder or hub id of the policy to begin with; None: the task's own small model.
         seeds: training runs per method and task.
         data_seed: of everything that is made once: texts, prompts, samples, labels, warm start.
-        engine: what turns a model and ids into log-probs; see `harness.train.choice`.
+        engine: what turns a model and ids into log-probs; see `harness.engine.choice`.
         tuning: whether the engine's kernels are measured: "auto" does where a cell takes minutes.
         processes: of one training run; numbers agree up to rounding.
         preset: name of the budget that `budget` was made from.

@@ -15,13 +15,13 @@ from torch import Tensor
 from harness.contracts.logprobs import LogProbs
 from harness.contracts.method import Method
 from harness.data.tokens import TokenPair
+from harness.engine.engines import ENGINES, Batched, Engine
+from harness.engine.trunks import dense_states
 from harness.registry import load_method
-from harness.train.engine import ENGINES, Batched, Engine
 from harness.train.evaluate import Seen
 from harness.train.live_reference import Follower
 from harness.train.loop import Optimisation, fit
 from harness.train.run import Run
-from harness.train.trunks import dense_states
 
 from .models import make_run, some_pairs, tiny
 

@@ -18,9 +18,9 @@ from harness.contracts.method import Method
 from harness.contracts.task import SmallModel
 from harness.data.token_store import save_pairs, tokenise_pairs
 from harness.data.tokens import TokenPair
+from harness.engine.engines import Also, Engine, oracle, padded, pair_columns
 from harness.records import Pair, Prompt, Split, write_jsonl
 from harness.store.stage import Work
-from harness.train.engine import Also, Engine, oracle, padded, pair_columns
 from harness.train.live_reference import frozen
 from harness.train.mismatched import mismatch
 from harness.train.policy import build_small, save_policy

@@ -13,9 +13,9 @@ from torch.nn.functional import logsigmoid
 from harness.contracts.logprobs import PairLogProbs
 from harness.contracts.method import Method, method
 from harness.data.tokens import TokenPair
+from harness.engine.engines import shared
 from harness.store.stage import Work
-from harness.train.cell import _train as train_one_process
-from harness.train.engine import padded
+from harness.train.cell import _begin as train_one_process
 from harness.train.live_reference import Follower, frozen
 from harness.train.loop import fit, order
 from harness.train.run import Run, validate
@@ -69,7 +69,7 @@ def _train(work: Work, team: Team, name: str, lora: bool) -> dict[str, Any]:
     which = which.narrowed(settings)
     settings = which.resolve(settings)
     model, reference = policy(lora), frozen(tiny(seed=1))
-    engine = padded_counting(work, team, f"calls-{name}-{lora}")
+    engine = counting(work, team, f"calls-{name}-{lora}")
     learner = Learner(
         engine, model, which, settings, work.settings["micro"], reference,
         work.settings.get("micro_tokens", 10_000), team,
@@ -99,14 +99,14 @@ def _train(work: Work, team: Team, name: str, lora: bool) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def padded_counting(work: Work, team: Team, name: str) -> Any:
-    """The padded engine; the pairs of every call are written down."""
+def counting(work: Work, team: Team, name: str) -> Any:
+    """The shared engine; the pairs of every call are written down."""
     place = work.out / f"{name}-{team.size}-{team.rank}"
 
     def engine(model: Any, sequences: Any, also: Any) -> Any:
         with place.open("a") as file:
             file.write(f"{len(sequences) // 2}\n")
-        return padded(model, sequences, also)
+        return shared(model, sequences, also)
 
     return engine
 
@@ -115,7 +115,7 @@ def _one_pair(work: Work, team: Team) -> Mapping[str, Any]:
     """What is seen of a single pair, by which processes."""
     which = find("tdpo")[0]
     learner = Learner(
-        padded_counting(work, team, "one"), policy(lora=False), which, which.resolve(), 2,
+        counting(work, team, "one"), policy(lora=False), which, which.resolve(), 2,
         frozen(tiny(seed=1)), 9999, team,
     )  # fmt: skip
     with torch.no_grad():

@@ -9,11 +9,11 @@ import torch
 import transformers as hf
 
 from harness.data.token_store import token_counts
+from harness.engine.choice import Choice, choose, longest, obstacle, prepared
+from harness.engine.engines import largest_difference, oracle, pair_logprobs
+from harness.engine.measure import Trial, fitted
 from harness.errors import GateError
-from harness.train.choice import Choice, choose, longest, obstacle, prepared
 from harness.train.device import precision
-from harness.train.engine import largest_difference, oracle, pair_logprobs
-from harness.train.measure import Trial, fitted
 from harness.train.tune import choose_engine, sound
 
 from .models import CPU, World, make_world, some_pairs, tiny

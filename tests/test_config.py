@@ -19,8 +19,8 @@ from harness.config import (
     read_file,
     split_variant,
 )
+from harness.engine.engines import ENGINES
 from harness.errors import RequestError
-from harness.train.engine import ENGINES
 
 ROOT = Path(__file__).parents[1]
 

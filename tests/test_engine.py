@@ -16,11 +16,8 @@ from transformers import LlamaForCausalLM
 
 from harness.contracts.logprobs import LogProbs
 from harness.data.tokens import TokenPair, TokenRules
-from harness.errors import GateError
-from harness.train import head as head_module
-from harness.train.batches import by_length
-from harness.train.device import precision
-from harness.train.engine import (
+from harness.engine import head as head_module
+from harness.engine.engines import (
     ENGINES,
     NOTHING,
     Also,
@@ -33,8 +30,11 @@ from harness.train.engine import (
     pair_logprobs,
     shared,
 )
+from harness.engine.head import Head
+from harness.errors import GateError
+from harness.train.batches import by_length
+from harness.train.device import precision
 from harness.train.gate import LIMITS
-from harness.train.head import Head
 from harness.train.policy import adapt, load_policy, without_dropout
 from harness.train.reference import score
 

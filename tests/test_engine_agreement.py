@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from harness.engine.engines import oracle
 from harness.registry import found
-from harness.train.engine import oracle
 from harness.train.policy import load_policy, without_dropout
 
 from .engine_cases import (

@@ -15,12 +15,8 @@ from harness.contracts.method import method
 from harness.data.ragged import load_ragged
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
-from harness.errors import DataError
-from harness.registry import load_method
-from harness.train import head
-from harness.train.cell import train_cell
-from harness.train.device import precision
-from harness.train.engine import (
+from harness.engine import head
+from harness.engine.engines import (
     ENGINES,
     Also,
     Batched,
@@ -30,6 +26,10 @@ from harness.train.engine import (
     pair_columns,
     shared,
 )
+from harness.errors import DataError
+from harness.registry import load_method
+from harness.train.cell import train_cell
+from harness.train.device import precision
 from harness.train.mismatched import Mismatched, mismatch, score_mismatched
 from harness.train.policy import adapt
 from harness.train.reference import ReferenceCache, score_reference
@@ -84,7 +84,7 @@ def largest(one: Columns, other: Columns) -> float:
     return max(float(gap.masked_fill(~mask, 0.0).abs().max()) for gap, mask in pairs)
 
 
-# Those that say otherwise in `harness/train/choice.py` are never given to `shared`.
+# Those that say otherwise in `harness/engine/choice.py` are never given to `shared`.
 ALONE = {"bloom, no positions", "gptj, head with a bias"}
 AGREE = [
     *((padded, architecture) for architecture in ARCHITECTURES),

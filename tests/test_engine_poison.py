@@ -11,8 +11,8 @@ from torch import Tensor
 
 from harness.contracts.logprobs import LogProbs
 from harness.data.tokens import TokenPair
-from harness.train.engine import oracle, pair_logprobs
-from harness.train.layout import Sequences
+from harness.engine.branches import Sequences
+from harness.engine.engines import oracle, pair_logprobs
 
 from .engine_cases import FAST, MODELS, furthest, largest
 

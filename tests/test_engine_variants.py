@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.train.choice import Choice, prepared
+from harness.engine.choice import Choice, prepared
+from harness.engine.engines import oracle
 from harness.train.device import precision
-from harness.train.engine import oracle
 from harness.train.policy import adapt, without_dropout
 from harness.train.run import Run
 

@@ -21,11 +21,11 @@ from harness.contracts.method import Method, State, method
 from harness.data.ragged import load_ragged, save_ragged
 from harness.data.token_store import load_pairs, save_pairs
 from harness.data.tokens import TokenPair
+from harness.engine.engines import NOTHING, Also, Columns, Sequences, padded
 from harness.errors import GateError
 from harness.registry import found, load_method
 from harness.train.cell import digest, train_cell
 from harness.train.device import precision
-from harness.train.engine import NOTHING, Also, Columns, Sequences, padded
 from harness.train.gate import LIMITS, SAMPLE_PAIRS, check_cache, open_gate
 from harness.train.loop import order
 from harness.train.mismatched import score_mismatched

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from harness.contracts.task import SmallModel
 from harness.data.tokens import Limits, TokenRules, tokenise
+from harness.engine.engines import oracle, padded
 from harness.errors import DataError
 from harness.generate.complete import Decoding, complete, generate, stops, totals
 from harness.judge.metrics import COMMON, common, distinct
@@ -27,7 +28,6 @@ from harness.judge.score import score as score_stage
 from harness.records import Completion, Pair, Prompt, read_jsonl
 from harness.registry import load_task
 from harness.train.cell import train_cell
-from harness.train.engine import oracle, padded
 from harness.train.policy import adapt, build_small, load_policy, load_trained, save_policy
 
 from .models import SHAPE, WORDS, World, bigrams, make_world

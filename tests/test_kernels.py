@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.train.kernels import BLOCKS, attend_in_blocks, attending
-from harness.train.layout import Layout, Sequences, lay_out
-from harness.train.trunks import backbone, block_states
+from harness.engine.branches import Layout, Sequences, lay_out
+from harness.engine.kernels import BLOCKS, attend_in_blocks, attending
+from harness.engine.trunks import backbone, block_states
 
 from .models import CPU, tiny
 

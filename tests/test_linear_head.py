@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from harness.engine.engines import padded, shared
+from harness.engine.head import Head
+from harness.engine.linear_head import Tiling, linear_logprobs
 from harness.train.device import precision
-from harness.train.engine import padded, shared
-from harness.train.head import Head
-from harness.train.linear_head import Tiling, linear_logprobs
 
 from .models import CPU, some_pairs, tiny
 

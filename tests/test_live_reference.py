@@ -13,10 +13,10 @@ from torch import Tensor
 
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
+from harness.engine.engines import oracle, padded, pair_logprobs
 from harness.registry import load_method
 from harness.train.cell import train_cell
 from harness.train.device import precision
-from harness.train.engine import oracle, padded, pair_logprobs
 from harness.train.live_reference import Follower, LiveReference, frozen, weights
 from harness.train.loop import Optimisation, fit, order
 from harness.train.policy import adapt, load_policy, load_trained

@@ -27,11 +27,11 @@ from harness.contracts.task import SmallModel
 from harness.data.corpus import make_corpus
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
+from harness.engine.engines import oracle, padded
 from harness.errors import DataError, DivergedError, RequestError
 from harness.registry import load_method, load_task
 from harness.train.cell import train_cell
 from harness.train.checkpoint import History, Position, load, save
-from harness.train.engine import oracle, padded
 from harness.train.loop import Objective, Optimisation, fit, order
 from harness.train.parts import tokens
 from harness.train.policy import (

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -55,6 +55,14 @@ def quiet(done: int, of: int, unit: str) -> None:
     """A report that nobody reads."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _importable() -> Iterator[None]:
+    """Processes that are started find the jobs of this folder by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        yield
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     return write_caches(tmp_path_factory.mktemp("caches"), pairs(), tiny(seed=1))
@@ -70,7 +78,7 @@ def work_in(folder: Path, inputs: Mapping[str, Path], **settings: Any) -> Work:
 
 
 CELL = {
-    "engine": "padded", "method": "alphadpo", "method_settings": {}, "seed": 0, "epochs": 1,
+    "engine": "shared", "method": "alphadpo", "method_settings": {}, "seed": 0, "epochs": 1,
     "pairs_per_step": 15, "micro_pairs": 4, "micro_tokens": 200, "checkpoint_steps": 1,
     "precision": "fp32", "lora": None, "reward_epochs": 1,
     "optimisation": {"learning_rate": 3e-3, "schedule": "cosine", "warmup": 0.1, "epsilon": 1e-3},
@@ -81,7 +89,7 @@ CELL = {
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     found = make_world(tmp_path_factory.mktemp("world"))
     score_reference(
-        found.work("reference", {"precision": "fp32", "engine": "padded", "entropy": False})
+        found.work("reference", {"precision": "fp32", "engine": "shared", "entropy": False})
     )
     return found
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.data.token_store import load_pairs, save_pairs
 from harness.data.tokens import Ids, TokenPair
+from harness.engine.trunks import TRUNKS, backbone
 from harness.errors import DivergedError
 from harness.train.device import precision
 from harness.train.loop import Optimisation, fit, order
@@ -28,7 +29,6 @@ from harness.train.reward import (
     score_margins,
     train_reward_model,
 )
-from harness.train.trunks import TRUNKS, backbone
 
 from .models import ARCHITECTURES, CPU, World, make_world, some_ids, some_pairs, tiny
 

@@ -18,9 +18,7 @@ from harness.budget import ModelSize
 from harness.contracts.logprobs import PairLogProbs, PairTokens
 from harness.contracts.method import Method, State, method
 from harness.data.tokens import TokenPair
-from harness.errors import GateError
-from harness.registry import load_method
-from harness.train.engine import (
+from harness.engine.engines import (
     NOTHING,
     Also,
     Columns,
@@ -30,6 +28,8 @@ from harness.train.engine import (
     pair_columns,
     pair_logprobs,
 )
+from harness.errors import GateError
+from harness.registry import load_method
 from harness.train.ledger import Ledger, payer
 from harness.train.loop import Optimisation, fit, order
 from harness.train.parts import alone, join, micro_batches, tokens

@@ -19,7 +19,7 @@ from harness.conformance.subject import Subject
 from harness.contracts.logprobs import LogProbs, PairTokens
 from harness.contracts.method import State
 from harness.data.tokens import TokenPair
-from harness.train.engine import Also, padded, pair_columns
+from harness.engine.engines import Also, padded, pair_columns
 from harness.train.evaluate import evaluate
 from harness.train.loop import Optimisation, fit
 from harness.train.step import Learner

@@ -19,16 +19,21 @@ from harness.execute.worker import Message, serve
 from harness.store.stage import Stage
 from harness.store.store import Store
 
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",  # as many workers as cores: more threads would only wait
-    "MKL_NUM_THREADS": "1",
-    # Every new length of an answer makes new kernels of 0.6 MB each, and most never come again.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
-    "PYTHONHASHSEED": "0",  # the order of a set must not move a number
-    "PYTHONFAULTHANDLER": "1",  # a crash in a library says where it was
+MEMORY = {
     # glibc keeps freed memory for the next step, which would else fault every page in again.
     "MALLOC_MMAP_THRESHOLD_": "8589934592",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    # Every new length of an answer makes new kernels of 0.6 MB each, and most never come again.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+}
+"""What keeps memory in use and small; to be set before a process begins."""
+
+_ENVIRONMENT = {
+    **MEMORY,
+    "OMP_NUM_THREADS": "1",  # as many workers as cores: more threads would only wait
+    "MKL_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "0",  # the order of a set must not move a number
+    "PYTHONFAULTHANDLER": "1",  # a crash in a library says where it was
 }
 _CHECK_EVERY = 1.0  # seconds
 _PATIENCE = 5.0  # seconds for an idle worker to end by itself

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from harness.data.tokens import Ids, TokenRules, cut_prompt
+from harness.engine.branches import Sequences
+from harness.engine.choice import choose
+from harness.engine.engines import Engine
 from harness.generate.draws import Draws
 from harness.generate.ways import TOKENS, Way, find_way
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
 from harness.store.stage import Work
 from harness.train import device
-from harness.train.choice import choose
-from harness.train.engine import Engine
-from harness.train.layout import Sequences
 from harness.train.policy import check_context, without_dropout
 from harness.train.reference import score
 from harness.train.resident import RESIDENCE

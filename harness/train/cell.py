@@ -14,16 +14,16 @@ from torch import nn
 from harness.budget import Budget, ModelSize
 from harness.contracts.method import Method, State
 from harness.data.token_store import load_pairs, token_counts
+from harness.engine.choice import Choice, chosen, longest, prepared
+from harness.engine.measure import Trial, fitted, free_bytes
 from harness.registry import load_method
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.checkpoint import History
-from harness.train.choice import Choice, chosen, longest, prepared
 from harness.train.gate import LIMITS, open_gate
 from harness.train.ledger import Ledger, payer
 from harness.train.live_reference import Follower, frozen
 from harness.train.loop import Optimisation, fit
-from harness.train.measure import Trial, fitted, free_bytes
 from harness.train.parts import alone
 from harness.train.policy import adapt, save_policy, without_dropout
 from harness.train.processes import in_processes

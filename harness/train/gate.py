@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from harness.contracts.logprobs import LogProbs, PairLogProbs
+from harness.engine.engines import largest_difference, noise_floor
 from harness.errors import GateError
-from harness.train.engine import largest_difference, noise_floor
 from harness.train.evaluate import complaint
 from harness.train.run import Run
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.budget import Budget
 from harness.contracts.logprobs import PairLogProbs
 from harness.data.tokens import TokenPair
-from harness.train.engine import Engine, pair_logprobs
+from harness.engine.engines import Engine, pair_logprobs
 from harness.train.parts import Cut
 from harness.train.team import ALONE, Team
 

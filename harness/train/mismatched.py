@@ -13,9 +13,9 @@ from torch import Tensor
 from harness.budget import Budget
 from harness.data.token_store import CrossedPairs, prompts
 from harness.data.tokens import TokenPair
+from harness.engine.engines import Engine, pair_logprobs
 from harness.errors import DataError
 from harness.store.stage import Work
-from harness.train.engine import Engine, pair_logprobs
 from harness.train.parts import Cut
 from harness.train.reference import ReferenceCache, score_splits
 from harness.train.team import ALONE, Team

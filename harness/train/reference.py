@@ -16,13 +16,13 @@ from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens
 from harness.data.ragged import Ragged, create_ragged, load_ragged
 from harness.data.token_store import load_pairs, token_counts
 from harness.data.tokens import Ids, TokenPair
+from harness.engine.branches import Sequences, fed
+from harness.engine.choice import chosen, longest
+from harness.engine.engines import NOTHING, Also, Engine, pair_columns
 from harness.records import Split
 from harness.store.stage import Report, Work
 from harness.train import device
 from harness.train.batches import by_length
-from harness.train.choice import chosen, longest
-from harness.train.engine import NOTHING, Also, Engine, pair_columns
-from harness.train.layout import Sequences, fed
 from harness.train.policy import without_dropout
 from harness.train.resident import RESIDENCE
 

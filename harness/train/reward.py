@@ -17,16 +17,16 @@ from torch.nn.functional import logsigmoid
 from harness.contracts.method import State
 from harness.data.token_store import load_pairs, token_counts
 from harness.data.tokens import TokenPair
+from harness.engine.branches import Sequences
+from harness.engine.choice import chosen, longest, prepared
+from harness.engine.trunks import TRUNKS, Trunk, backbone, padded_states
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.batches import by_length
-from harness.train.choice import chosen, longest, prepared
-from harness.train.layout import Sequences
 from harness.train.loop import Objective, Optimisation, fit, order
 from harness.train.policy import without_dropout
 from harness.train.reference import SPLITS
 from harness.train.resident import RESIDENCE
-from harness.train.trunks import TRUNKS, Trunk, backbone, padded_states
 
 
 class RewardModel(nn.Module):

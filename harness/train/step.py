@@ -14,8 +14,8 @@ from harness.budget import Budget
 from harness.contracts.logprobs import LogProbs, PairTokens
 from harness.contracts.method import Method, State
 from harness.data.tokens import TokenPair
+from harness.engine.engines import Also, Engine, pair_columns
 from harness.errors import GateError
-from harness.train.engine import Also, Engine, pair_columns
 from harness.train.evaluate import Seen, complaint, evaluate
 from harness.train.parts import Cut, exchange, join
 from harness.train.team import ALONE, Team

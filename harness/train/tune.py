@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from harness.data.token_store import load_pairs, token_counts
 from harness.data.tokens import TokenPair
+from harness.engine.choice import Choice, choose, longest
+from harness.engine.engines import noise_floor
+from harness.engine.measure import Measured, Trial, fastest
 from harness.errors import GateError
 from harness.store.stage import Work
 from harness.train import device
-from harness.train.choice import Choice, choose, longest
-from harness.train.engine import noise_floor
 from harness.train.gate import LIMITS, ORACLE_PAIRS
-from harness.train.measure import Measured, Trial, fastest
 from harness.train.parts import micro_batches
 from harness.train.policy import adapt, without_dropout
 from harness.train.resident import RESIDENCE, Base

@@ -13,12 +13,12 @@ import torch
 from harness.contracts.method import State
 from harness.contracts.task import Task
 from harness.data.tokens import TokenRules
+from harness.engine.branches import Sequences
+from harness.engine.choice import choose
+from harness.engine.engines import NOTHING, Engine
 from harness.registry import load_task
 from harness.store.stage import Work
 from harness.train import device
-from harness.train.choice import choose
-from harness.train.engine import NOTHING, Engine
-from harness.train.layout import Sequences
 from harness.train.loop import Objective, Optimisation, fit, order
 from harness.train.policy import (
     build_small,

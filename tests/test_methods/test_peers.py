@@ -24,7 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from harness.api import LogProbs, PairLogProbs, SmallModel
 from harness.data.tokens import TokenPair
-from harness.train.engine import Also, Sequences, padded, pair_columns
+from harness.engine.engines import Also, Sequences, padded, pair_columns
 from harness.train.live_reference import Follower
 from harness.train.policy import build_small
 from tests.models import SHAPE, VOCABULARY, WORDS, some_pairs, tiny

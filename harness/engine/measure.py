@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import torch
 
+from harness.data.token_store import token_counts
 from harness.data.tokens import TokenPair
-from harness.train.choice import Choice, obstacle, prepared
-from harness.train.engine import pair_logprobs
-from harness.train.head import TILE_LOGITS
-from harness.train.parts import tokens as count_tokens
+from harness.engine.choice import Choice, obstacle, prepared
+from harness.engine.engines import pair_logprobs
+from harness.engine.head import TILE_LOGITS
 
 CANDIDATES = {"cpu": ("blocks", "sdpa", "eager"), "cuda": ("flex", "sdpa", "blocks")}
 """Trunks that are measured, by device."""
@@ -122,7 +122,7 @@ def fitted(choice: Choice, trial: Trial, tokens: int, free: int) -> Choice:
     """
     if choice.name == "oracle":
         return choice
-    needed = trial.graph_bytes(choice) * tokens / sum(map(count_tokens, trial.batch))
+    needed = trial.graph_bytes(choice) * tokens / int(token_counts(trial.batch).sum())
     return replace(choice, recompute=2 * needed > free)
 
 

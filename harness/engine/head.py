@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from harness.train.linear_head import KEPT_BYTES, Tiling, linear_logprobs
+from harness.engine.linear_head import KEPT_BYTES, Tiling, linear_logprobs
 
 TILE_LOGITS = 2**22
 """fp32 logits that are held at the same time: 16 MiB."""

@@ -13,10 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens
 from harness.data.tokens import TokenPair
+from harness.engine.branches import Sequences
+from harness.engine.head import TILE_LOGITS, Head
+from harness.engine.trunks import Trunk, backbone, block_states, padded_states
 from harness.errors import GateError
-from harness.train.head import TILE_LOGITS, Head
-from harness.train.layout import Sequences
-from harness.train.trunks import Trunk, backbone, block_states, padded_states
 
 
 @dataclass(frozen=True)

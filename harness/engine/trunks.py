@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.utils.rnn import pad_sequence
 
-from harness.train.kernels import BLOCKS, attending
-from harness.train.layout import Sequences, in_rows, lay_out
+from harness.engine.branches import Sequences, in_rows, lay_out
+from harness.engine.kernels import BLOCKS, attending
 
 KERNELS: Mapping[str, str] = {
     "blocks": BLOCKS, "eager": "eager", "sdpa": "sdpa", "flex": "flex_attention"

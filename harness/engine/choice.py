@@ -19,11 +19,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.data.token_store import token_counts
 from harness.data.tokens import TokenPair
+from harness.engine.engines import Batched, Engine, oracle
+from harness.engine.head import TILE_LOGITS
+from harness.engine.kernels import BLOCKS, attend_in_blocks, attending
+from harness.engine.trunks import KERNELS, TRUNKS, backbone
 from harness.store.stage import Work
-from harness.train.engine import Batched, Engine, oracle
-from harness.train.head import TILE_LOGITS
-from harness.train.kernels import BLOCKS, attend_in_blocks, attending
-from harness.train.trunks import KERNELS, TRUNKS, backbone
 
 SHARED = {"cpu": ("blocks", "dense"), "cuda": ("dense", "blocks")}
 """Trunks of the `shared` engine that are taken unmeasured, by device, the preferred one first."""

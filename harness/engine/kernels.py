@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from harness.train.layout import Block, Layout
+from harness.engine.branches import Block, Layout
 
 BLOCKS = "harness_blocks"
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.train.layout import Block, Layout, Rows, Sequences, fed, in_rows, lay_out
+from harness.engine.branches import Block, Layout, Rows, Sequences, fed, in_rows, lay_out
 
 from .models import CPU
 
