@@ -67,16 +67,17 @@ class Layout:
 
 def lay_out(sequences: Sequences, device: torch.device) -> Layout:
     """Put the sequences of each prompt beside each other, prompts in the order they first come."""
-    by_prompt: dict[Ids, list[int]] = {}
+    by_prompt: dict[tuple[Ids, int], list[int]] = {}
     for number, (prompt, _) in enumerate(sequences):
-        by_prompt.setdefault(prompt, []).append(number)
+        # Of a prompt of one token nothing is left to share: its answers stand apart.
+        by_prompt.setdefault((prompt, 0 if prompt[1:] else number), []).append(number)
     ids: list[int] = []
     positions: list[int] = []
     group: list[int] = []
     branch: list[int] = []
     blocks: list[Block] = []
     predicts: dict[int, range] = {}
-    for number, (prompt, members) in enumerate(by_prompt.items()):
+    for number, ((prompt, _), members) in enumerate(by_prompt.items()):
         start, shared = len(ids), len(prompt) - 1
         parts = [prompt[:-1], *((prompt[-1], *sequences[m][1][:-1]) for m in members)]
         for which, part in enumerate(parts):

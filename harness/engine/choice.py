@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.checkpoint import checkpoint, noop_context_fn
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -22,11 +22,16 @@ from harness.data.tokens import TokenPair
 from harness.engine.engines import Batched, Engine, oracle
 from harness.engine.head import TILE_LOGITS
 from harness.engine.kernels import BLOCKS, attend_in_blocks, attending
-from harness.engine.trunks import KERNELS, TRUNKS, backbone
+from harness.engine.trunks import KERNELS, TRUNKS, Trunk, backbone
+from harness.errors import GateError
+from harness.store.failures import is_memory
 from harness.store.stage import Work
 
 SHARED = {"cpu": ("blocks", "dense"), "cuda": ("dense", "blocks")}
 """Trunks of the `shared` engine that are taken unmeasured, by device, the preferred one first."""
+
+ROUNDING = 1e-4
+"""Nats per token between a trunk and the oracle that may be rounding, in fp32."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Choice:
         compiled: the layers, and the head's sums over the vocabulary, go through torch.compile.
         recompute: layers keep their inputs only and are run again in the backward pass.
         why: what was in the way of a faster one, in words; empty where nothing was.
+        longest: tokens of the longest sequence that it was found right for.
     """
 
     trunk: str
@@ -46,6 +52,7 @@ class Choice:
     compiled: bool = False
     recompute: bool = False
     why: str = ""
+    longest: int = 0
 
     @classmethod
     def load(cls, folder: Path) -> Choice:
@@ -59,11 +66,14 @@ class Choice:
     @property
     def engine(self) -> Engine:
         """The engine itself."""
-        return (
-            oracle
-            if self.trunk == "oracle"
-            else Batched(TRUNKS[self.trunk], self.tile, self.compiled)
-        )
+        if self.trunk == "oracle":
+            return oracle
+        return Batched(self.states, self.tile, self.compiled)
+
+    @property
+    def states(self) -> Trunk:
+        """The trunk, for what reads hidden states; the oracle has none of its own."""
+        return TRUNKS["padded" if self.trunk == "oracle" else self.trunk]
 
     @property
     def name(self) -> str:
@@ -82,39 +92,62 @@ class Choice:
 
 
 def choose(wanted: str, model: Any, longest: int) -> Choice:
-    """The first trunk of the wanted engine that this model can take, or `padded` and why.
+    """The first trunk of the wanted engine that is right for this model, or `padded` and why.
 
     Args:
         wanted: "shared", "padded" or "oracle".
         model: a causal model.
         longest: tokens of the longest sequence that it will see.
+
+    Raises:
+        GateError: not even `padded` gives the log-probs of single sequences.
     """
-    if wanted in ("oracle", "padded"):
-        return Choice(wanted)
+    if wanted == "oracle":
+        return Choice(wanted, longest=longest)
     reasons: list[str] = []
-    for trunk in SHARED[model.device.type]:
+    for trunk in (*(SHARED[model.device.type] if wanted == "shared" else ()), "padded"):
         reason = obstacle(trunk, model, longest)
         if reason is None:
-            return Choice(trunk, why="; ".join(dict.fromkeys(reasons)))
+            return Choice(trunk, why="; ".join(dict.fromkeys(reasons)), longest=longest)
         reasons.append(reason)
-    return Choice("padded", why="; ".join(dict.fromkeys(reasons)))
+    raise GateError(
+        f"no engine is right for this model with sequences of {longest} tokens: padded in a batch, "
+        f'{reasons[-1]}; `engine = "oracle"` runs one sequence at a time'
+    )
 
 
 def chosen(work: Work, model: Any, longest: int) -> Choice:
-    """What was chosen for all stages of a board; by the rule where a stage comes before that."""
-    if "engine" in work.inputs:
-        return Choice.load(work.inputs["engine"])
-    return choose(work.settings["engine"], model, longest)
+    """What was chosen for all stages of a board; by the rule where a stage comes before that.
+
+    Raises:
+        GateError: it was found right for shorter sequences only.
+    """
+    if "engine" not in work.inputs:
+        return choose(work.settings["engine"], model, longest)
+    choice = Choice.load(work.inputs["engine"])
+    if choice.longest < longest:
+        raise GateError(
+            f"the engine was found right for sequences of {choice.longest} tokens, not {longest}"
+        )
+    return choice
 
 
-def longest(pairs: Sequence[TokenPair]) -> int:
-    """Tokens of the longest sequence of some pairs."""
-    prompt, chosen, rejected = token_counts(pairs)
-    return int((prompt + np.maximum(chosen, rejected)).max())
+def longest(*pairs: Sequence[TokenPair]) -> int:
+    """Tokens that no sequence exceeds, whichever prompt of these meets whichever answer."""
+    counts = [token_counts(some).max(1) for some in pairs]
+    prompt, chosen, rejected = np.max(counts, axis=0).tolist()
+    return int(prompt + max(chosen, rejected))
 
 
 def obstacle(trunk: str, model: Any, longest: int) -> str | None:
-    """Why a model cannot be run through a trunk of the shared engine, in words; None if it can."""
+    """Why a model cannot be run through a trunk, in words; None if it can."""
+    if trunk != "padded" and (reason := _declared(trunk, model, longest)):
+        return reason
+    return _probe(trunk, model, longest)
+
+
+def _declared(trunk: str, model: Any, longest: int) -> str | None:
+    """What the model's own code and config say against sharing prompts."""
     body = backbone(model)
     config = body.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -127,24 +160,35 @@ def obstacle(trunk: str, model: Any, longest: int) -> str | None:
         return "it takes no position ids"
     if trunk == "blocks" and not getattr(body, "_supports_attention_backend", False):
         return "its attention cannot be replaced"
-    return _probe(trunk, model)
+    return None
 
 
-def _probe(trunk: str, model: Any) -> str | None:
-    """Why a trunk is not right for a model, found by asking both it and the oracle."""
-    most = model.config.get_text_config().vocab_size
-    ids = tuple(1 + 7 * i % (most - 1) for i in range(12))
-    sequences = [(ids[:3], ids[3:6]), (ids[4:5], ids[3:6]), (ids[:3], ids[5:9])]
+def _probe(trunk: str, model: Any, longest: int) -> str | None:
+    """Why a trunk is not right for a model, found by asking it and the oracle, in fp32.
+
+    The sequences are as long as any will be, with short ones among them: windows that no config
+    names show there, and positions that hang on the longest of a batch.
+    """
+    prompt, few = max(1, longest // 2), max(1, min(3, longest // 2))
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = np.random.default_rng(0).integers(1, vocabulary, 2 * longest + 3).tolist()
+    long, (one, other) = tuple(ids[:prompt]), (tuple(ids[prompt:longest]), tuple(ids[longest:]))
+    one, other = one or other[:1], other[: max(1, longest - prompt)]
+    short = tuple(ids[-few:])
+    sequences = [(long, one), (long, other), (short, one), (short, other[:few])]
     with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-        plain = oracle(model, sequences)["logprobs"].values
+        plain = oracle(model, sequences)["logprobs"]
         try:
-            found = Batched(TRUNKS[trunk])(model, sequences)["logprobs"].values
-        except Exception as error:  # whatever a model's code says of a mask that it does not know
+            found = Batched(TRUNKS[trunk])(model, sequences)["logprobs"]
+        except Exception as error:
+            # Whatever a model's own code says of a mask that it does not know.
+            if is_memory(error):
+                raise
             return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    apart = float((found - plain).abs().max())
+    apart = float((found.values - plain.values).masked_fill(~plain.mask, 0.0).abs().max())
     # What a prompt does to the same answer is what a leak would do; rounding is far below it.
-    influence = float((plain[0] - plain[1])[:3].abs().max())
-    if not apart <= max(1e-5, 0.01 * min(influence, 0.1)):
+    influence = float((plain.values[0] - plain.values[2])[: len(one)].abs().max())
+    if not apart <= max(ROUNDING, 0.01 * min(influence, 0.1)):
         return f"its log-probs are {apart:.2g} nats a token from those of single sequences"
     return None
 
@@ -170,12 +214,14 @@ def _again(body: Any, kernel: str | None) -> tuple[Any, Any]:
 
 
 def _recompute(layers: Sequence[Any], contexts: Callable[[], tuple[Any, Any]] | None) -> None:
+    # Not by transformers' own switch: it asks for layers that train, and those drop out.
     for layer in layers:
-        layer.gradient_checkpointing = contexts is not None
-        layer.training = contexts is not None  # its parts do not: they must not begin to drop out
-        layer._gradient_checkpointing_func = partial(
-            checkpoint, use_reentrant=False, context_fn=contexts or noop_context_fn
-        )
+        if contexts is None:
+            del layer.forward
+        else:
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, context_fn=contexts
+            )
 
 
 def _compile(layers: Sequence[Any], *, on: bool) -> None:

@@ -35,10 +35,14 @@ def attend_in_blocks(
     Raises:
         NotImplementedError: the model's attention has something that blocks do not have.
     """
-    unknown = sorted(name for name in _MEANS if more.get(name) is not None)
-    if unknown or dropout or layout is None or attention_mask is not None:
-        asked = ", ".join(unknown) or "dropout, a mask of its own, or no layout"
-        raise NotImplementedError(f"attention in blocks has no {asked}")
+    asked = {
+        **{name: more.get(name) is not None for name in _MEANS},
+        "dropout": bool(dropout), "no layout": layout is None,
+        "a mask of its own": attention_mask is not None,
+    }  # fmt: skip
+    if strange := [name for name, it_is in asked.items() if it_is]:
+        raise NotImplementedError(f"attention in blocks does not know {', '.join(strange)}")
+    assert layout is not None, "looked at above"
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     # Rotary embeddings are computed in fp32 also where the rest is narrow.
     groups, narrow = query.shape[1] // key.shape[1], value.dtype

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import torch
 
-from harness.data.token_store import token_counts
 from harness.data.tokens import TokenPair
 from harness.engine.choice import Choice, obstacle, prepared
 from harness.engine.engines import pair_logprobs
 from harness.engine.head import TILE_LOGITS
+from harness.store.failures import is_memory
 
 CANDIDATES = {"cpu": ("blocks", "sdpa", "eager"), "cuda": ("flex", "sdpa", "blocks")}
 """Trunks that are measured, by device."""
@@ -65,15 +65,12 @@ class Trial:
         return sum(size for at, size in kept.items() if at not in weights)
 
 
-def fastest(
-    trial: Trial, choice: Choice, longest: int, micro_batches: int
-) -> tuple[Choice, Measured]:
+def fastest(trial: Trial, choice: Choice, micro_batches: int) -> tuple[Choice, Measured]:
     """Kernel, then tile, then compiler: each the fastest beside what was found before.
 
     Args:
         trial: the model as it is trained, and a micro-batch of its data.
         choice: what was chosen without measuring; it is one of those tried.
-        longest: tokens of the longest sequence.
         micro_batches: of one cell; the compiler's time must be won back within them.
     """
     told: Measured = []
@@ -84,46 +81,58 @@ def fastest(
         return choices[min(range(len(choices)), key=seconds.__getitem__)]
 
     others = [t for t in CANDIDATES[trial.model.device.type] if t != choice.trunk]
-    able = [t for t in others if obstacle(t, trial.model, longest) is None]
+    reasons = {trunk: obstacle(trunk, trial.model, choice.longest) for trunk in others}
+    able = [trunk for trunk, reason in reasons.items() if reason is None]
+    why = [choice.why, *(f"not {trunk}: {reason}" for trunk, reason in reasons.items() if reason)]
+    choice = replace(choice, why="; ".join(filter(None, why)))
     choice = best([choice, *(replace(choice, trunk=trunk) for trunk in able)])
     choice = best([replace(choice, tile=tile) for tile in TILES])
     compiled, record = _compiled(trial, choice, micro_batches)
-    return (compiled or choice), [*told, record]
+    return compiled, [*told, record]
 
 
-def _compiled(
-    trial: Trial, choice: Choice, micro_batches: int
-) -> tuple[Choice | None, Mapping[str, Any]]:
-    """The choice compiled, if that wins back its own time; what it took in any case."""
+def _compiled(trial: Trial, choice: Choice, micro_batches: int) -> tuple[Choice, Mapping[str, Any]]:
+    """The choice, compiled if that wins back its own time; and what it took in any case."""
     compiled = replace(choice, compiled=True)
     start = time.perf_counter()
     try:
         with prepared(trial.model, compiled):
             trial.seconds(compiled)
-            trial.seconds(compiled)  # a second length: now lengths are variables
             once = time.perf_counter() - start
             (after,) = trial.in_turn([compiled])
     except Exception as error:  # no C++ compiler, or a model that the compiler cannot take
-        return None, {**asdict(compiled), "seconds": None, "why": type(error).__name__}
+        if is_memory(error):
+            raise
+        reason = f"not compiled: {type(error).__name__}"
+        choice = replace(choice, why="; ".join(filter(None, (choice.why, reason))))
+        return choice, {**asdict(compiled), "seconds": None}
     (before,) = trial.in_turn([choice])
     pays = (before - after) * micro_batches > once
     record = {**asdict(compiled), "seconds": after, "uncompiled": before, "compilation": once}
-    return (compiled if pays else None), record
+    return (compiled if pays else choice), record
 
 
-def fitted(choice: Choice, trial: Trial, tokens: int, free: int) -> Choice:
+def fitted(
+    choice: Choice, model: Any, longest: Sequence[TokenPair], free: int, most: int
+) -> Choice:
     """The choice, with layers computed twice where the largest micro-batch would not fit.
 
     Args:
         choice: what is to be run.
-        trial: the model, and any micro-batch.
-        tokens: of the largest micro-batch, prompts counted once.
+        model: as it is trained.
+        longest: the two longest pairs; what the second adds is what every further one would.
         free: bytes. Half of them: optimizer and other processes want some, too.
+        most: pairs of the largest micro-batch.
     """
     if choice.name == "oracle":
         return choice
-    needed = trial.graph_bytes(choice) * tokens / int(token_counts(trial.batch).sum())
-    return replace(choice, recompute=2 * needed > free)
+    plain = replace(choice, compiled=False)
+    one, both = (Trial(model, longest[:count]).graph_bytes(plain) for count in (1, 2))
+    more = both - one
+    if 2 * (one + (most - 1) * more) <= free:
+        return choice
+    # Together they would be compiled anew for every length.
+    return replace(choice, recompute=True, compiled=False)
 
 
 def free_bytes(where: torch.device) -> int:

@@ -15,7 +15,7 @@ from harness.budget import Budget, ModelSize
 from harness.contracts.method import Method, State
 from harness.data.token_store import load_pairs, token_counts
 from harness.engine.choice import Choice, chosen, longest, prepared
-from harness.engine.measure import Trial, fitted, free_bytes
+from harness.engine.measure import fitted, free_bytes
 from harness.registry import load_method
 from harness.store.stage import Work
 from harness.train import device
@@ -27,6 +27,7 @@ from harness.train.loop import Optimisation, fit
 from harness.train.parts import alone
 from harness.train.policy import adapt, save_policy, without_dropout
 from harness.train.processes import in_processes
+from harness.train.reference import SPLITS
 from harness.train.resident import RESIDENCE, Base
 from harness.train.run import Run, validate
 from harness.train.step import Learner
@@ -117,13 +118,14 @@ def _hex(value: Any) -> Any:
 
 def _choice(work: Work, model: Any) -> Choice:
     """The board's engine; layers are computed twice where memory asks for it."""
-    s, pairs = work.settings, load_pairs(work.inputs["tokens"], "train")
-    choice, most = chosen(work, model, longest(pairs)), s.get("micro_tokens", Budget.micro_tokens)
-    trial = Trial(model, pairs[:1])
-    counts = token_counts(pairs).sum(0)
-    largest = max(int(counts.max()), min(most, s["micro_pairs"] * int(counts.max())))
+    s = work.settings
+    splits = [load_pairs(work.inputs["tokens"], split) for split in SPLITS]
+    choice, most = chosen(work, model, longest(*splits)), s.get("micro_tokens", Budget.micro_tokens)
+    counts = token_counts(splits[0]).sum(0)
+    two = [splits[0][int(row)] for row in counts.argsort()[::-1][:2]]
+    pairs = max(1, min(s["micro_pairs"], most // int(counts.max())))
     with device.precision(model.device, s["precision"]):
-        return fitted(choice, trial, largest, free_bytes(model.device))
+        return fitted(choice, model, two, free_bytes(model.device), pairs)
 
 
 def _live(

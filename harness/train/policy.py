@@ -84,9 +84,19 @@ def check_context(model: Any, tokens: int) -> None:
     """Past its context a model fails, or goes on without a word.
 
     Raises:
-        DataError: its sequences may be longer than the model can read.
+        DataError: its sequences may be longer than the model can read, or so long that one changes
+            the positions of all others in its batch.
     """
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    config = model.config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    original = "original_max_position_embeddings"
+    short = rope.get(original) or getattr(config, original, None) or most
+    if rope.get("rope_type") in ("longrope", "dynamic") and short is not None and tokens > short:
+        raise DataError(
+            f"beyond {short} tokens this model's rotary embedding ({rope['rope_type']}) changes "
+            f"with the longest sequence of a batch, and the budget allows {tokens}: lower it"
+        )
     if most is not None and tokens > most:
         raise DataError(
             f"the model reads {most} tokens and the budget allows {tokens}: lower "

@@ -49,7 +49,7 @@ def score_splits(
     lent = RESIDENCE.borrowed(work.inputs["policy"], where)
     with lent as base, device.precision(where, s["precision"]), torch.no_grad():
         model = without_dropout(base.shared())
-        choice = chosen(work, model, max(longest(pairs) for pairs in splits.values()))
+        choice = chosen(work, model, longest(*splits.values()))
         for split, pairs in splits.items():
             tokens += write_columns(
                 work.out / f"{split}.safetensors", pairs,

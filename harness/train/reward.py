@@ -19,7 +19,7 @@ from harness.data.token_store import load_pairs, token_counts
 from harness.data.tokens import TokenPair
 from harness.engine.branches import Sequences
 from harness.engine.choice import chosen, longest, prepared
-from harness.engine.trunks import TRUNKS, Trunk, backbone, padded_states
+from harness.engine.trunks import Trunk, backbone, padded_states
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.batches import by_length
@@ -60,11 +60,11 @@ def train_reward_model(work: Work) -> Mapping[str, Any]:
     device.exactly()
     where = device.device()
     torch.manual_seed(s["seed"])
-    pairs = load_pairs(work.inputs["tokens"], "train")
+    pairs, held_out = (load_pairs(work.inputs["tokens"], split) for split in SPLITS)
     with RESIDENCE.borrowed(work.inputs["policy"], where) as base:
         policy = without_dropout(base.own())
-    choice = chosen(work, policy, longest(pairs))
-    model = RewardModel(backbone(policy), TRUNKS[choice.trunk]).to(where)
+    choice = chosen(work, policy, longest(pairs, held_out))
+    model = RewardModel(backbone(policy), choice.states).to(where)
     steps = order(len(pairs), s["epochs"], s["per_step"], s["seed"])
     with device.precision(where, s["precision"]), prepared(policy, choice):
         _, history = fit(
@@ -72,11 +72,11 @@ def train_reward_model(work: Work) -> Mapping[str, Any]:
             Optimisation(s["learning_rate"], weight_decay=s["weight_decay"]), scratch=work.scratch,
             checkpoint_steps=s["checkpoint_steps"], report=work.report,
         )  # fmt: skip
-        held_out = margins(model, load_pairs(work.inputs["tokens"], "validation"))
+        found = margins(model, held_out)
     save_model(model, str(work.out / "model.safetensors"))
     (work.out / "history.json").write_text(json.dumps(vars(history)))
     return {
-        "steps": len(steps), "held_out": calibration(held_out), "engine": choice.sentence,
+        "steps": len(steps), "held_out": calibration(found), "engine": choice.sentence,
         **device.facts(where),
     }  # fmt: skip
 
@@ -153,8 +153,8 @@ def score_margins(work: Work) -> Mapping[str, Any]:
     splits = {split: load_pairs(work.inputs["tokens"], split) for split in SPLITS}
     with RESIDENCE.borrowed(work.inputs["policy"], where) as base:
         policy = without_dropout(base.own())
-    choice = chosen(work, policy, max(longest(pairs) for pairs in splits.values()))
-    model = RewardModel(backbone(policy), TRUNKS[choice.trunk]).to(where)
+    choice = chosen(work, policy, longest(*splits.values()))
+    model = RewardModel(backbone(policy), choice.states).to(where)
     load_model(model, str(work.inputs["reward_model"] / "model.safetensors"))
     with device.precision(where, s["precision"]):
         for split, pairs in splits.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from harness.data.token_store import load_pairs, token_counts
@@ -20,6 +22,7 @@ from harness.train import device
 from harness.train.gate import LIMITS, ORACLE_PAIRS
 from harness.train.parts import micro_batches
 from harness.train.policy import adapt, without_dropout
+from harness.train.reference import SPLITS
 from harness.train.resident import RESIDENCE, Base
 
 Counts: TypeAlias = NDArray[np.int64]
@@ -39,21 +42,20 @@ def choose_engine(work: Work) -> Mapping[str, Any]:
     s = work.settings
     device.exactly()
     where = device.device()
-    pairs = load_pairs(work.inputs["tokens"], "train")
-    counts = token_counts(pairs)
-    times: Measured = []
+    pairs, held_out = (load_pairs(work.inputs["tokens"], split) for split in SPLITS)
+    most, times = longest(pairs, held_out), list[Mapping[str, Any]]()
     lent = RESIDENCE.borrowed(work.inputs["policy"], where)
     with lent as base, device.precision(where, s["precision"]):
-        model = without_dropout(base.shared())
-        choice, floor = sound(
-            choose(s["engine"], model, longest(pairs)), model, _few(pairs, counts), s["precision"]
-        )
+        model, few = without_dropout(base.shared()), _few(pairs)
+        choice = sound(choose(s["engine"], model, most), model, few)
         if s["measure"] and choice.name == "shared":
             choice, times = _measured(s["measure"], base, pairs, choice)
+            choice = sound(choice, model, few)
+        floor = noise_floor(choice.engine, model, few, math.inf)
     choice.save(work.out)
     return {
         "engine": choice.sentence, "choice": asdict(choice), "noise_floor": floor,
-        "padded_tokens": _ratio(counts), "measured": times, **device.facts(where),
+        "padded_tokens": _ratio(token_counts(pairs)), "measured": times, **device.facts(where),
     }  # fmt: skip
 
 
@@ -65,30 +67,32 @@ def _measured(
     model = without_dropout(adapt(model, s["lora"], s["seed"]))
     first = micro_batches(pairs[: s["pairs_per_step"]], s["micro_pairs"], s["micro_tokens"])[0]
     trial = Trial(model, [pairs[row] for row in first])
-    return fastest(trial, choice, longest(pairs), len(pairs) * s["epochs"] // len(first))
+    return fastest(trial, choice, len(pairs) * s["epochs"] // len(first))
 
 
-def sound(
-    choice: Choice, model: Any, few: Sequence[TokenPair], precision: str
-) -> tuple[Choice, float]:
-    """The choice, or `padded` where its log-probs are not the oracle's; and how far off it is.
+def sound(choice: Choice, model: Any, few: Sequence[TokenPair]) -> Choice:
+    """The choice, or `padded` where its log-probs of these pairs are not the oracle's.
+
+    Asked in fp32, whatever the precision: in bf16 rounding could hide a leak.
 
     Raises:
         GateError: `padded` is not right either.
     """
-    limit = LIMITS[precision]["oracle"]
-    try:
-        return choice, noise_floor(choice.engine, model, few, limit)
-    except GateError as error:
-        if choice.name != "shared":
-            raise
-        instead = Choice("padded", why=str(error))
-        return instead, noise_floor(instead.engine, model, few, limit)
+    limit = LIMITS["fp32"]["oracle"]
+    with torch.autocast(model.device.type, enabled=False):
+        try:
+            noise_floor(choice.engine, model, few, limit)
+        except GateError as error:
+            if choice.name != "shared":
+                raise
+            choice = Choice("padded", why=str(error), longest=choice.longest)
+            noise_floor(choice.engine, model, few, limit)
+    return choice
 
 
-def _few(pairs: Sequence[TokenPair], counts: Counts) -> list[TokenPair]:
+def _few(pairs: Sequence[TokenPair]) -> list[TokenPair]:
     """Pairs for the check with the oracle: the longest one, then the first ones."""
-    rows = [int(counts.sum(0).argmax()), *range(min(ORACLE_PAIRS, len(pairs)))]
+    rows = [int(token_counts(pairs).sum(0).argmax()), *range(min(ORACLE_PAIRS, len(pairs)))]
     return [pairs[row] for row in dict.fromkeys(rows)][:ORACLE_PAIRS]
 
 
