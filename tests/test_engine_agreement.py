@@ -85,7 +85,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Place]:
     return cache(made)
 
 
-def assert_same(fast: Found, plain: Found) -> None:
+SORTS = ("aot_unpaired",)
+"""Methods that pair answers by rank: two that are equal but for rounding may change places."""
+
+
+def assert_same(fast: Found, plain: Found, *, sorts: bool = False) -> None:
     """All that is compared, to 1e-5.
 
     Log-probs and losses are relative where they are above 1; gradients are so to the largest of
@@ -93,7 +97,8 @@ def assert_same(fast: Found, plain: Found) -> None:
     """
     assert seen_apart(fast.seen, plain.seen) <= TOLERANCE
     most = max(1.0, float(plain.losses.abs().max()))
-    assert float((fast.losses - plain.losses).abs().max()) <= TOLERANCE * most
+    losses = [found.losses.sort().values if sorts else found.losses for found in (fast, plain)]
+    assert float((losses[0] - losses[1]).abs().max()) <= TOLERANCE * most
     assert furthest(fast.gradients, plain.gradients) <= TOLERANCE * largest(plain.gradients)
     for name, gradient in plain.gradients.items():
         small = 0.1 * TOLERANCE * largest(plain.gradients) * gradient.numel() ** 0.5
@@ -107,7 +112,7 @@ def assert_all_agree(where: Place, name: str) -> None:
     assert largest(plain.gradients) > 1e-4, "nothing to compare"
     assert furthest(plain.before, plain.after) > 100 * TOLERANCE, "nothing has moved"
     for engine in FAST:
-        assert_same(where.find(name, engine), plain)
+        assert_same(where.find(name, engine), plain, sorts=name in SORTS)
 
 
 @pytest.mark.parametrize(("architecture", "name"), CASES)
