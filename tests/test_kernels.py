@@ -132,7 +132,7 @@ def test_autocast_around_both_passes_changes_nothing(layout: Layout) -> None:
 @pytest.mark.parametrize("name", ["s_aux", "position_bias", "alibi", "head_mask"])
 def test_what_blocks_do_not_have_is_refused_by_name(layout: Layout, name: str) -> None:
     q, k, v = some(layout, (2, 1), torch.float32)
-    with pytest.raises(NotImplementedError, match=rf"attention in blocks has no {name}"):
+    with pytest.raises(NotImplementedError, match=rf"attention in blocks does not know {name}"):
         attend_in_blocks(None, q, k, v, None, layout=layout, **{name: torch.ones(2)})
     attend_in_blocks(None, q, k, v, None, layout=layout, **{name: None})
 
