@@ -50,6 +50,8 @@ def _settings(spec: Spec, name: str, method: str, seed: int) -> dict[str, Any]:
     return {
         **settings(spec, name), "method": method, "method_settings": {}, "seed": seed,
         "epochs": 1, "optimisation": optimisation, "checkpoint_steps": spec.steps + 1,
+        "lora": spec.adapters, "pairs_per_step": spec.per_step, "micro_pairs": spec.per_step,
+        "micro_tokens": spec.micro_tokens,
     }  # fmt: skip
 
 

@@ -49,7 +49,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2, help="of TRL that are measured")
     parser.set_defaults(engine="shared", steps=16)
     flags = parser.parse_args()
-    spec = workload.Spec(flags.profile, flags.model, flags.precision, flags.lora, flags.steps)
+    spec = workload.Spec(
+        flags.profile, flags.model, flags.precision, flags.lora, flags.steps,
+        micro_tokens=flags.micro_tokens,
+    )  # fmt: skip
     peer = f"trl-{flags.against}"
     first = [_race(spec, peer, flags, spec.steps) for _ in range((flags.runs + 1) // 2)]
     ours = _race(spec, f"cells/{flags.engine}", flags, len(METHODS))
