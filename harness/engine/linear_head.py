@@ -161,7 +161,8 @@ class _LogProbs(torch.autograd.Function):
 
 def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logp = torch.log_softmax(logits, -1, dtype=torch.float32)
-    return logp.gather(1, targets[:, None]).squeeze(1), logp.exp().to(logits.dtype)
+    picked = logp.gather(1, targets[:, None]).squeeze(1)
+    return picked, logp.exp_().to(logits.dtype)  # in place: another tile of fp32 is slow to get
 
 
 @cache
