@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from harness.engine.branches import Layout, Sequences, lay_out
+from harness.engine.engines import Batched, largest_difference, pair_logprobs
 from harness.engine.kernels import BLOCKS, attend_in_blocks, attending
-from harness.engine.trunks import backbone, block_states
+from harness.engine.trunks import TRUNKS, backbone, block_states
 
-from .models import CPU, tiny
+from .models import CPU, some_pairs, tiny
 
 # Three answers of a prompt, a prompt of one token, one answer alone, answers of one token.
 SEQUENCES: Sequences = [
@@ -177,3 +178,14 @@ def test_its_own_attention_comes_back_after_an_error() -> None:
         block_states(backbone(broken), SEQUENCES)
     assert backbone(broken).config._attn_implementation == own
     broken(input_ids=torch.tensor([[3, 4, 5]]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler says to itself
+def test_flex_attention_sees_what_blocks_see() -> None:
+    """Its forward pass; it has a backward pass on GPUs alone."""
+    model, pairs = tiny(), some_pairs(4)
+    with torch.no_grad():
+        plain = pair_logprobs(Batched(TRUNKS["blocks"]), model, pairs)
+        found = pair_logprobs(Batched(TRUNKS["flex"]), model, pairs)
+    assert largest_difference(plain, found) < 1e-5

@@ -134,14 +134,12 @@ def in_rows(layout: Layout) -> Rows:
         room[row] -= counts[group]
     device = layout.ids.device
     tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device)
-    real = (
-        torch.arange(width, device=device)
-        < torch.tensor([len(r) for r in rows], device=device)[:, None]
-    )
+    filled = torch.tensor([len(row) for row in rows], device=device)
+    real = torch.arange(width, device=device) < filled[:, None]
     sees = layout.sees(tokens[:, :, None], tokens[:, None, :])
-    mask = (sees & real[:, :, None] & real[:, None, :]) | torch.eye(
-        width, dtype=torch.bool, device=device
-    )
+    # A query that sees nothing would be 0/0; one that sees itself harms nobody.
+    itself = torch.eye(width, dtype=torch.bool, device=device)
+    mask = (sees & real[:, :, None] & real[:, None, :]) | itself
     where = torch.empty(len(layout.ids), dtype=torch.long, device=device)
     where[tokens[real]] = real.flatten().nonzero().squeeze(1)
     return Rows(tokens, mask[:, None], where)

@@ -83,11 +83,12 @@ class Choice:
     @property
     def sentence(self) -> str:
         """What a reader of a manifest or a board is told."""
-        how = [self.trunk] if self.name == "shared" else []
-        how += ["compiled"] * self.compiled + [
-            "layers computed twice to save memory"
-        ] * self.recompute
-        told = f"engine {self.name}" + (f" ({', '.join(how)})" if how else "")
+        parts = {
+            self.trunk: self.name == "shared", "compiled": self.compiled,
+            "layers computed twice to save memory": self.recompute,
+        }  # fmt: skip
+        how = ", ".join(part for part, it_is in parts.items() if it_is)
+        told = f"engine {self.name}" + (f" ({how})" if how else "")
         return f"{told}: {self.why}" if self.why else told
 
 

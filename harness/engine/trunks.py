@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask
 from torch.nn.utils.rnn import pad_sequence
 
-from harness.engine.branches import Sequences, in_rows, lay_out
+from harness.engine.branches import Layout, Sequences, in_rows, lay_out
 from harness.engine.kernels import BLOCKS, attending
 
 KERNELS: Mapping[str, str] = {
@@ -46,12 +46,7 @@ def padded_states(body: Any, sequences: Sequences) -> Tensor:
 def block_states(body: Any, sequences: Sequences) -> Tensor:
     """Every prompt once, its answers behind it, all in one row without padding."""
     layout = lay_out(sequences, body.device)
-    with attending(body, KERNELS["blocks"]):
-        hidden: Tensor = body(
-            input_ids=layout.ids[None], position_ids=layout.positions[None], layout=layout,
-            use_cache=False,
-        ).last_hidden_state  # fmt: skip
-    return hidden[0, layout.predicts]
+    return _in_one_row(body, layout, "blocks", layout=layout)
 
 
 def dense_states(body: Any, sequences: Sequences) -> Tensor:
@@ -78,12 +73,15 @@ def flex_states(body: Any, sequences: Sequences) -> Tensor:
         return layout.sees(query, key)
 
     mask = create_block_mask(sees, None, None, count, count, device=body.device.type)
-    with attending(body, KERNELS["flex"]):
+    return _in_one_row(body, layout, "flex", attention_mask=mask)
+
+
+def _in_one_row(body: Any, row: Layout, trunk: str, **mask: Any) -> Tensor:
+    with attending(body, KERNELS[trunk]):
         hidden: Tensor = body(
-            input_ids=layout.ids[None], position_ids=layout.positions[None], attention_mask=mask,
-            use_cache=False,
-        ).last_hidden_state  # fmt: skip
-    return hidden[0, layout.predicts]
+            input_ids=row.ids[None], position_ids=row.positions[None], use_cache=False, **mask
+        ).last_hidden_state
+    return hidden[0, row.predicts]
 
 
 def _through(trunk: str) -> Trunk:

@@ -36,5 +36,5 @@ def exactly() -> None:
     """Ask for kernels that give the same bits every time, or an error where there are none."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses
     torch.use_deterministic_algorithms(True)
-    # Else every new tensor is filled before it is written: a tenth of a step with a large head.
+    # Else every new tensor is filled before it is written, large ones at a cost that shows.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
