@@ -1,9 +1,11 @@
 """All that a plug-in may import from the harness."""
 
+from harness.contracts.judge import Judge, Reading, Versus
 from harness.contracts.logprobs import LogProbs, PairLogProbs, PairTokens, PerPair
 from harness.contracts.method import Method, State, method
 from harness.contracts.task import (
     Answers,
+    Contest,
     Corpus,
     Metric,
     Sizes,
@@ -21,8 +23,10 @@ from harness.records import Completion, Pair, Prompt
 __all__ = [
     "Answers",
     "Completion",
+    "Contest",
     "Corpus",
     "DataError",
+    "Judge",
     "KeptTexts",
     "LogProbs",
     "Method",
@@ -32,6 +36,7 @@ __all__ = [
     "PairTokens",
     "PerPair",
     "Prompt",
+    "Reading",
     "RequestError",
     "Rows",
     "Sizes",
@@ -39,6 +44,7 @@ __all__ = [
     "State",
     "Task",
     "TaskPlugin",
+    "Versus",
     "keep_texts",
     "load_classifier",
     "load_rows",

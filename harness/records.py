@@ -41,6 +41,7 @@ class Completion:
         finished: whether it ended by itself; False where the token limit cut it.
         logprob: log-prob of `ids` under the policy that wrote them, in nats.
         reference_logprob: the same under the reference policy.
+        temperature: at which it was drawn; 0 is greedy.
     """
 
     prompt_id: str
@@ -52,6 +53,33 @@ class Completion:
     finished: bool
     logprob: float | None = None
     reference_logprob: float | None = None
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a judge said of one answer and the baseline's answer to the same prompt.
+
+    A preference is 1 where the policy's answer is better and 0 where the baseline's is.
+
+    Attributes:
+        sample: with `temperature`, which of the policy's answers.
+        shown_first: the preference where the policy's answer was shown first; None where the
+            judge's answer could not be read.
+        shown_second: the same where it was shown second.
+        preference: the mean of both orders; 0.5 for equal answers; None unless both were read.
+        asked: False for equal answers, which cost nothing.
+        baseline: the baseline's answer.
+    """
+
+    prompt_id: str
+    sample: int
+    temperature: float
+    shown_first: float | None
+    shown_second: float | None
+    preference: float | None
+    asked: bool
+    baseline: str
 
 
 @dataclass(frozen=True, slots=True)

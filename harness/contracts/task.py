@@ -9,6 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
+from harness.contracts.judge import Judge
 from harness.contracts.settings import Setting, checked
 from harness.errors import RequestError, unknown
 from harness.records import Completion, Pair, Prompt
@@ -22,12 +23,14 @@ class Metric:
         unit: of one value.
         better: which direction is better, or None where neither is (length, KL).
         meaning: one sentence for the reader of a board.
+        detail: kept for analysis, no column of a board.
     """
 
     name: str
     unit: str
     better: Literal["higher", "lower"] | None
     meaning: str
+    detail: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,23 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Contest:
+    """Answers are compared with a baseline's by a judge, in both orders.
+
+    The baseline's answer to a prompt is the prompt's `original`.
+
+    Attributes:
+        template: how a language model is asked: a name in `harness/judge/templates`.
+        rule: an embedded world's own judge; None where only a model can tell.
+        length_controlled: whether the board ranks by the length-controlled win rate, not the raw.
+    """
+
+    template: str
+    rule: Judge | None = None
+    length_controlled: bool = False
+
+
+@dataclass(frozen=True)
 class Task:
     """What a task plug-in returns for its settings.
 
@@ -89,8 +109,10 @@ class Task:
         corpus: makes texts and prompts from sizes and a generator.
         pairs: (variant, prompts, answers, generator) to labelled pairs.
         score: one mapping from metric name to value for each completion, in order.
-        metrics: what `score` returns; the first is the one that the board ranks by.
-        temperature: of all completions, those that make pairs and those that are scored.
+        metrics: what `score` returns; without a contest the first is what the board ranks by.
+        temperature: of the samples that pairs are made of.
+        temperatures: of the completions that are scored; none: `temperature` alone.
+        contest: how answers are compared with a baseline's; the board then ranks by the win rate.
         small_model: the policy of the embedded world, where no model is named.
         parses: whether a text is well-formed, where the task can tell.
     """
@@ -103,6 +125,8 @@ class Task:
     score: Callable[[Sequence[Completion]], list[dict[str, float]]]
     metrics: Sequence[Metric]
     temperature: float = 1.0
+    temperatures: Sequence[float] = ()
+    contest: Contest | None = None
     small_model: SmallModel | None = None
     parses: Callable[[str], bool] | None = None
 

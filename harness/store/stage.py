@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ class Stage:
         plugins: files of code from outside that it runs, in the key as code.
         tolerates: inputs that may have ended durably badly (diverged, void); the function is given
             those that did not. In the key by way of the code that asks for it.
+        means: JSON values that change how it is done and not what comes out (how many calls at
+            once): in no key and no manifest.
     """
 
     verb: str
@@ -51,6 +53,7 @@ class Stage:
     inputs: Mapping[str, Stage]
     plugins: tuple[Path, ...] = ()
     tolerates: frozenset[str] = frozenset()
+    means: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z][a-z0-9_-]*", self.verb), f"not a folder name: {self.verb!r}"
@@ -94,6 +97,8 @@ class Work:
         out: where the results go; empty at the start, renamed into place when complete.
         scratch: for checkpoints; kept when the process is killed, removed when all is complete.
         report: says how far the work is; cheap, may be called at every step.
+        means: the stage's means.
+        shared: a folder that all stages of a store share, for caches keyed by content.
     """
 
     settings: Mapping[str, Any]
@@ -101,6 +106,8 @@ class Work:
     out: Path
     scratch: Path
     report: Report
+    means: Mapping[str, Any] = field(default_factory=dict)
+    shared: Path | None = None
 
 
 @cache

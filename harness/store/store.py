@@ -5,6 +5,7 @@
     work/<key>/scratch     checkpoints; they survive a kill
     locks/<key>.lock       held by the process that does the stage
     failures/<key>.txt     the traceback of its last failure
+    shared/                caches of stages, keyed by content
 
 A lock belongs to the kernel and ends with its process, however that ends. Its file stays:
 removing it would let two processes hold two locks of one name.
@@ -50,7 +51,7 @@ class Store:
         """
         root = root.expanduser().absolute()
         try:
-            for name in ("stages", "work", "locks", "failures"):
+            for name in ("stages", "work", "locks", "failures", "shared"):
                 (root / name).mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=root / "work") as file:
                 file.write(b"room for a byte")
@@ -153,7 +154,9 @@ class Store:
         out.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
         inputs = {n: self.folder(s) for n, s in stage.inputs.items() if self.is_done(s)}
-        manifest = run_stage(stage, Work(stage.settings, inputs, out, scratch, report))
+        shared = self.root / "shared"
+        work = Work(stage.settings, inputs, out, scratch, report, stage.means, shared)
+        manifest = run_stage(stage, work)
         write_manifest(out, manifest)
         return manifest
 
