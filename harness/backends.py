@@ -22,7 +22,7 @@ class JudgeSettings:
             "auto": log-probabilities where the end point gives them.
         temperature: of the judge's own answers.
         unreadable: the share of comparisons that may have no verdict before a score is unreliable.
-        retest: the share of comparisons that are judged a second time, to measure the judge's noise.
+        retest: the share of comparisons that are judged twice, to measure the judge's noise.
         base_url: of the end point; None: `OPENAI_BASE_URL`, else OpenAI's own.
         concurrency: calls at once.
         timeout: seconds that a call may take.

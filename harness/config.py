@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
-from harness.budget import PRESETS, Budget
-from harness.contracts.settings import Setting, checked
+from harness.backends import GenerationSettings, JudgeSettings
+from harness.budget import Budget
+from harness.config_parts import dotted, make_budget, make_generation, make_judge
+from harness.contracts.settings import Setting
 from harness.errors import RequestError, unknown
-
-D = TypeVar("D")
 
 ENGINE_NAMES = ("shared", "padded", "oracle")
 """Names of `harness.engine.engines.ENGINES`, known here without torch."""
@@ -43,6 +43,8 @@ class Experiment:
         tuning: whether the engine's kernels are measured: "auto" does where a cell takes minutes.
         processes: of one training run; numbers agree up to rounding.
         preset: name of the budget that `budget` was made from.
+        judge: who compares answers, for the tasks that have a contest.
+        generation: what writes completions.
     """
 
     methods: tuple[Choice, ...]
@@ -57,6 +59,8 @@ class Experiment:
     name: str | None = None
     processes: int = 1
     tuning: str = "auto"
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -64,7 +68,10 @@ DEFAULTS: Mapping[str, Any] = {
     "seeds": 3, "data_seed": 0, "engine": "shared", "processes": 1,
     "tuning": "auto",
 }  # fmt: skip
-"""Keys of an experiment beside `budget`, its methods' and its tasks' tables."""
+"""Keys of an experiment beside its parts, its methods' and its tasks' tables."""
+
+PARTS = ("budget", "judge", "generation")
+"""Tables of an experiment beside those of its methods and tasks."""
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def read_file(path: Path) -> dict[str, Any]:
         RequestError: there is no such file, or it is not TOML; names the line.
     """
     try:
-        return dict(_dotted(tomllib.loads(path.read_text(encoding="utf-8"))))
+        return dict(dotted(tomllib.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise RequestError(f"cannot read {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -138,10 +145,12 @@ def make_experiment(
         elif key in top:
             top[key] = value
         else:
-            raise unknown("key", key, [*top, "budget"])
+            raise unknown("key", key, [*top, *PARTS])
     if top["methods"] is None:
         raise RequestError("no method is named: --methods madpo,alphadpo (see `harness list`)")
     preset, budget = make_budget(tables.pop("budget", {}))
+    judge = make_judge(tables.pop("judge", {}))
+    generation = make_generation(tables.pop("generation", {}))
     wanted = str(top["reference_method"])
     reference = plugin_name(wanted)
     methods = read_choices(top["methods"], "methods")
@@ -154,14 +163,14 @@ def make_experiment(
     used |= {plugin_name(split_variant(c.name)[0]) for c in tasks}
     for table, values in tables.items():
         if table not in used:
-            raise unknown("key", f"{table}.{min(values)}", [*used, "budget"])
+            raise unknown("key", f"{table}.{min(values)}", [*used, *PARTS])
     return Experiment(
         methods=_distinct(methods, "method"), tasks=_distinct(tasks, "task"),
         reference_method=reference, model=_text("model", top["model"]),
         seeds=_whole("seeds", top["seeds"], 1), data_seed=_whole("data_seed", top["data_seed"], 0),
         engine=_one_of("engine", top["engine"], ENGINE_NAMES), preset=preset, budget=budget,
         name=_name(top["name"]), processes=_processes(top["processes"], budget),
-        tuning=_one_of("tuning", top["tuning"], TUNINGS),
+        tuning=_one_of("tuning", top["tuning"], TUNINGS), judge=judge, generation=generation,
     )  # fmt: skip
 
 
@@ -171,78 +180,6 @@ def split_variant(task: str) -> tuple[str, str | None]:
         return task, None
     name, _, variant = task.partition("-")
     return name, variant or None
-
-
-def make_budget(table: Mapping[str, Any]) -> tuple[str, Budget]:
-    """A preset with single values changed; `lora.rank` reaches into a part of the budget.
-
-    Raises:
-        RequestError: an unknown preset or key, a wrong type, or a value out of its range.
-    """
-    preset = str(table.get("preset", "small"))
-    if preset not in PRESETS:
-        raise unknown("budget", preset, PRESETS)
-    budget = Budget()
-    for key, value in {**PRESETS[preset], **table}.items():
-        if key != "preset":
-            budget = _set(budget, key, value, f"budget.{key}")
-    return preset, _in_range(budget)
-
-
-def _set(record: D, key: str, value: Any, place: str) -> D:
-    name, _, rest = key.partition(".")
-    names = [f.name for f in fields(record)]  # type: ignore[arg-type]
-    if name not in names:
-        raise unknown("key", place, [place.removesuffix(key) + n for n in names])
-    part = getattr(record, name)
-    if rest and is_dataclass(part):
-        value = _set(part, rest, value, place)
-    elif rest or is_dataclass(part):
-        raise RequestError(f"'{place}' is not a single value")
-    elif isinstance(part, tuple):
-        if not isinstance(value, list | tuple) or not value:
-            raise RequestError(f"'{place}' must be a list of numbers, such as [1e-4, 3e-4]")
-        value = tuple(checked(place, each, float) for each in value)
-    else:
-        value = checked(place, value, get_type_hints(type(record))[name])
-    return replace(record, **{name: value})  # type: ignore[type-var]
-
-
-_MAY_BE_ZERO = ("warmup", "weight_decay", "clip", "warm_start.epochs", "lora.rank")
-
-
-def _in_range(budget: Budget) -> Budget:
-    for key, value in _dotted(_as_dict(budget)):
-        for number in value if isinstance(value, tuple) else (value,):
-            _check_number(f"budget.{key}", number, zero=key in _MAY_BE_ZERO)
-    for key in ("warmup", "beta1", "beta2"):
-        if getattr(budget, key) >= 1:
-            raise RequestError(f"'budget.{key}' must be below 1, not {getattr(budget, key)}")
-    model = budget.reward_model
-    for epochs, per_step in (
-        (budget.epochs, budget.pairs_per_step), (model.epochs, model.per_step),
-    ):  # fmt: skip
-        if budget.pairs * epochs < per_step:
-            raise RequestError(
-                f"budget.pairs = {budget.pairs} make no whole step of {per_step} pairs"
-            )
-    if budget.test_prompts < 2:
-        raise RequestError("'budget.test_prompts' must be at least 2: an interval takes two")
-    return budget
-
-
-def _check_number(key: str, value: Any, *, zero: bool) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and (value < 0 or (value == 0 and not zero)):
-        bound = "0 or more" if zero else "more than 0"
-        raise RequestError(f"'{key}' must be {bound}, not {value}")
-
-
-def _as_dict(record: Any) -> dict[str, Any]:
-    return {
-        f.name: _as_dict(v) if is_dataclass(v := getattr(record, f.name)) else v
-        for f in fields(record)
-    }
 
 
 def _with_table(choice: Choice, tables: Mapping[str, Mapping[str, Any]], name: str) -> Choice:
@@ -289,11 +226,3 @@ def _text(key: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise RequestError(f"'{key}' must be a text, not {value!r}")
     return value
-
-
-def _dotted(table: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import pyarrow.parquet as pq
 
-from harness.contracts.task import Metric
+from harness.config import Experiment
 from harness.files import replacing
-from harness.judge.metrics import COMMON
+from harness.judge.metrics import metrics
 from harness.pipeline.layout import Cell
 from harness.pipeline.names import BASE, Board
 from harness.pipeline.plan import Plan
@@ -39,7 +39,7 @@ def gather(plan: Plan, store: Store, reasons: Mapping[str, str], command: str) -
     runs = [_run(cell, store, reasons) for cell in plan.cells]
     frames = [
         _frame(cell, run, store) for cell, run in zip(plan.cells, runs, strict=True)
-        if run.status == "done"
+        if run.status in ("done", "unreliable")
     ]  # fmt: skip
     frame = pd.concat(frames) if frames else pd.DataFrame(columns=list(COLUMNS))
     frame = frame.sort_values(list(COLUMNS[:6]), kind="stable").reset_index(drop=True)
@@ -63,8 +63,10 @@ def _run(cell: Cell, store: Store, reasons: Mapping[str, str]) -> Run:
 
 def _status(cell: Cell, store: Store, reasons: Mapping[str, str]) -> tuple[str, str]:
     """How a cell ended: by its own manifests first, then by what this run saw."""
-    if store.is_done(cell.score):
-        return "done", ""
+    scored = store.manifest(cell.score)
+    if scored and scored.status == "done":
+        reason = scored.facts.get("unreliable", "")
+        return ("unreliable" if reason else "done"), reason
     trained = store.manifest(cell.train) if cell.train else None
     if trained and trained.status == "diverged":
         return "diverged", trained.reason
@@ -75,16 +77,11 @@ def _status(cell: Cell, store: Store, reasons: Mapping[str, str]) -> tuple[str, 
 
 def _frame(cell: Cell, run: Run, store: Store) -> pd.DataFrame:
     frame = pq.read_table(store.folder(cell.score) / "scores.parquet").to_pandas()
-    units = {metric.name: metric.unit for metric in metrics(cell.board)}
+    units = {metric.name: metric.unit for metric in metrics(cell.board.task)}
     return frame.assign(  # type: ignore[no-any-return]
         task=run.task, method=run.method, settings=run.settings, seed=run.seed,
         unit=frame["metric"].map(units),
     )[list(COLUMNS)]  # fmt: skip
-
-
-def metrics(board: Board) -> Sequence[Metric]:
-    """A board's metrics: the task's own, then those of every task."""
-    return (*board.task.metrics, *COMMON)
 
 
 def _header(
@@ -94,16 +91,18 @@ def _header(
     budget = {**asdict(x.budget), "preset": x.preset, "seeds": x.seeds, "data_seed": x.data_seed}
     return Header(
         experiment=name(plan), command=command, reference_method=x.reference_method, base=BASE,
-        tasks=tuple(_task(board, frame, x.budget.test_prompts) for board in plan.boards),
+        tasks=tuple(_task(board, frame, x) for board in plan.boards),
         runs=runs, budget=budget, versions={k: v or "-" for k, v in package_versions().items()},
         notes=tuple(_notes(plan, store)),
     )  # fmt: skip
 
 
-def _task(board: Board, frame: pd.DataFrame, prompts: int) -> TaskHeader:
+def _task(board: Board, frame: pd.DataFrame, x: Experiment) -> TaskHeader:
     found = set(frame[frame["task"] == board.name]["metric"]) if len(frame) else set()
-    listed = tuple(metric for metric in metrics(board) if not found or metric.name in found)
-    return TaskHeader(board.name, board.task.metrics[0].name, listed, prompts)
+    known = metrics(board.task)
+    listed = tuple(metric for metric in known if not found or metric.name in found)
+    spare = x.judge.unreadable if board.task.contest else 0.0
+    return TaskHeader(board.name, board.task.primary.name, listed, x.budget.test_prompts, spare)
 
 
 def name(plan: Plan) -> str:
@@ -135,7 +134,7 @@ def _notes(plan: Plan, store: Store) -> list[str]:
         choices = {t.inputs["choice"].key: t.inputs["choice"] for t in own if "choice" in t.inputs}
         for choice in choices.values():
             mine += [f"{choice.label}: {n}" for n in _note(store, choice, _choice_notes)]
-        if board.task.temperature != 1.0:
+        if 1.0 not in board.task.decoded:
             mine.append(
                 f"no KL: answers were drawn at temperature {board.task.temperature}, and the "
                 "estimate needs plain samples"

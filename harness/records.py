@@ -42,6 +42,7 @@ class Completion:
         logprob: log-prob of `ids` under the policy that wrote them, in nats.
         reference_logprob: the same under the reference policy.
         temperature: at which it was drawn; 0 is greedy.
+        original: what followed the prompt in the data.
     """
 
     prompt_id: str
@@ -54,6 +55,7 @@ class Completion:
     logprob: float | None = None
     reference_logprob: float | None = None
     temperature: float = 1.0
+    original: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,22 @@ from harness.files import replacing
 
 SCHEMA_VERSION = 1
 COLUMNS = ("task", "metric", "method", "settings", "seed", "prompt_id", "value", "unit")
-Status = Literal["done", "diverged", "failed"]
+Status = Literal["done", "unreliable", "diverged", "failed"]
 
 
 @dataclass(frozen=True)
 class TaskHeader:
-    """A board of its own: its metrics, the one that ranks, and the number of test prompts."""
+    """A board of its own: its metrics, the one that ranks, and the number of test prompts.
+
+    Attributes:
+        spare: the share of prompts that a complete row may lack, where a judge was not understood.
+    """
 
     name: str
     primary: str
     metrics: tuple[Metric, ...]
     prompts: int
+    spare: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Run:
     """What became of one cell, and what it cost in units that are the same on every machine.
 
     Attributes:
-        reason: why it is not done; empty where it is.
+        reason: why it is not done, or not to be relied on; empty where it is.
         flops: billed as if the method had paid alone for everything that it reads.
     """
 

@@ -23,7 +23,6 @@ from harness.engine.engines import oracle, padded
 from harness.errors import DataError
 from harness.generate.complete import Decoding, complete, generate, stops, totals
 from harness.judge.metrics import COMMON, common, distinct
-from harness.judge.score import _rows
 from harness.judge.score import score as score_stage
 from harness.records import Completion, Pair, Prompt, read_jsonl
 from harness.registry import load_task
@@ -37,8 +36,9 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SETTINGS = {
-    "splits": ["test"], "decoding": {"samples": 3, "temperature": 1.0, "max_tokens": 8}, "seed": 7,
-    "logprobs": True, "max_prompt_tokens": 16, "precision": "fp32", "engine": "shared",
+    "splits": ["test"], "seed": 7,
+    "decoding": {"samples": 3, "temperatures": [1.0], "max_tokens": 8}, "logprobs": True,
+    "max_prompt_tokens": 16, "precision": "fp32", "engine": "shared",
 }  # fmt: skip
 CELL = {
     "engine": "padded", "method": "simpo", "method_settings": {}, "seed": 0, "epochs": 1,
@@ -76,7 +76,7 @@ def draw(
 ) -> list[Completion]:
     model, rules = policy
     return complete(
-        model, rules, prompts(*texts), Decoding(samples, temperature, max_tokens), seed=seed,
+        model, rules, prompts(*texts), Decoding(samples, (temperature,), max_tokens), seed=seed,
         max_prompt_tokens=max_prompt_tokens, report=lambda *_: None, tokens=tokens,
     ).completions  # fmt: skip
 
@@ -125,11 +125,39 @@ def test_what_else_is_asked_changes_no_completion(policy: tuple[Any, TokenRules]
             assert completion.ids == whole[completion.prompt_id, completion.sample]
 
 
+def test_a_sweep_draws_each_temperature_as_if_it_were_alone(
+    policy: tuple[Any, TokenRules],
+) -> None:
+    model, rules = policy
+    swept = complete(
+        model, rules, prompts(*TEXTS), Decoding(3, (0.0, 0.5, 1.0), 8), seed=4,
+        max_prompt_tokens=16, report=lambda *_: None,
+    ).completions  # fmt: skip
+    alone = [c for t in (0.0, 0.5, 1.0) for c in draw(policy, TEXTS, samples=3 if t else 1,
+                                                      temperature=t, seed=4)]  # fmt: skip
+    assert swept == alone
+    assert [c.temperature for c in swept] == [0.0] * 5 + [0.5] * 15 + [1.0] * 15
+
+
+def test_greedy_decoding_has_one_sample(policy: tuple[Any, TokenRules]) -> None:
+    assert [c.sample for c in draw(policy, TEXTS, samples=4, temperature=0.0)] == [0] * 5
+
+
+def test_a_completion_carries_what_followed_in_the_data(policy: tuple[Any, TokenRules]) -> None:
+    model, rules = policy
+    asked = [Prompt("p", "test", "the film", " is good")]
+    (found,) = complete(
+        model, rules, asked, Decoding(1, (1.0,), 4), seed=0, max_prompt_tokens=16,
+        report=lambda *_: None,
+    ).completions  # fmt: skip
+    assert found.original == " is good"
+
+
 def test_the_progress_comes_to_its_end(policy: tuple[Any, TokenRules]) -> None:
     seen: list[tuple[int, int]] = []
     model, rules = policy
     complete(
-        model, rules, prompts(*TEXTS), Decoding(2, 1.0, 2), seed=0, max_prompt_tokens=16,
+        model, rules, prompts(*TEXTS), Decoding(2, (1.0,), 2), seed=0, max_prompt_tokens=16,
         report=lambda done, of, _: seen.append((done, of)),
     )  # fmt: skip
     assert seen == sorted(seen)
@@ -441,6 +469,18 @@ def test_prompts_of_other_splits_are_not_answered(world: World, tmp_path: Path) 
     assert {c.prompt_id for c in found} == {"train", "test"}
 
 
+def test_only_answers_of_temperature_one_have_log_probs(world: World) -> None:
+    decoding = {"samples": 2, "temperatures": [0.0, 0.5, 1.0], "max_tokens": 8}
+    found = run_stage(world, "sweep", {"decoding": decoding})
+    assert {c.temperature for c in found if c.logprob is not None} == {1.0}
+    plain = {(c.prompt_id, c.sample): c for c in run_stage(world, "plain", {
+        "decoding": {**decoding, "temperatures": [1.0]},
+    })}  # fmt: skip
+    for c in found:
+        if c.temperature == 1.0:
+            assert c == plain[c.prompt_id, c.sample]
+
+
 def test_generation_in_bf16_scores_what_it_wrote(world: World) -> None:
     narrow = run_stage(world, "narrow", {"precision": "bf16"})
     assert common(narrow)["kl"] == 0.0
@@ -479,19 +519,6 @@ def test_distinct_pairs_of_words() -> None:
     assert distinct(["a b", "b a"], 2) == 1.0
     assert distinct(["a", ""], 2) == 1.0
     assert distinct(["a  b\n", "a b"], 2) == 0.5  # pairs do not reach from one answer to the next
-
-
-def test_scores_are_means_over_the_completions_of_a_prompt() -> None:
-    completions = [
-        Completion(prompt, sample, "the film", " is good", (1,), (5,) * size, True)
-        for prompt, sample, size in (("p", 0, 2), ("q", 0, 9), ("p", 1, 4))
-    ]
-    rows = _rows(completions, [{"reward": 1.0}, {"reward": -5.0}, {"reward": 2.0}])
-    values = {(prompt, metric): value for prompt, metric, value in rows}
-    assert values["p", "reward"] == 1.5
-    assert values["q", "reward"] == -5.0
-    assert (values["p", "length"], values["q", "length"]) == (3.0, 9.0)
-    assert len(values) == len(rows) == 2 * 4
 
 
 def test_the_score_stage_writes_one_value_per_prompt_and_metric(world: World) -> None:

@@ -173,7 +173,7 @@ def test_no_kl_is_estimated_from_tempered_samples() -> None:
         if s.verb == "generate" and "trained" in s.inputs
     }.values()  # fmt: skip
     assert stage.settings["logprobs"] is False
-    assert stage.settings["decoding"]["temperature"] == 0.7
+    assert stage.settings["decoding"]["temperatures"] == [0.7]
 
 
 def test_labels_name_method_seed_and_board() -> None:

@@ -60,7 +60,8 @@ def details(task: TaskBoard) -> tuple[Column, ...]:
         Column("seed sd", tuple(spread)),
     ]
     columns += [
-        Column(metric.name, plus_minus(rows, i)) for i, metric in enumerate(task.metrics) if i
+        Column(metric.name, plus_minus(rows, i))
+        for i, metric in enumerate(task.metrics) if i and not metric.detail
     ]
     columns += [
         Column(title, tuple(NONE if r.cost is None else text(r.cost) for r in rows))

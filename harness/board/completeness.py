@@ -29,7 +29,16 @@ def checked(scores: Scores, task: TaskHeader) -> tuple[Candidate, ...]:
     found = [_aligned(c, prompts) for c in found]
     budgets = scores.header.budget.get("unit") != "flops"
     spent = _usual_budget(found, scores.header.reference_method) if budgets else None
-    return tuple(replace(c, reasons=_reasons(c, task, _expected(c, seeds), spent)) for c in found)
+    told = [replace(c, reasons=_reasons(c, task, _expected(c, seeds), spent)) for c in found]
+    return tuple(_aligned(c, _judged(told, task)) for c in told)
+
+
+def _judged(found: Sequence[Candidate], task: TaskHeader) -> list[str]:
+    """Prompts on which every complete row has the primary metric: rows are compared on the same."""
+    complete = [c.tables[task.primary] for c in found if not c.reasons]
+    lost = {p for table in complete for p in table.columns[table.isna().any(axis=0)]}
+    every = found[0].tables[task.primary].columns if found else pd.Index([])
+    return [str(p) for p in every if p not in lost]
 
 
 def _seeds(found: Sequence[Candidate], task: TaskHeader) -> list[int]:
@@ -68,7 +77,7 @@ def _reasons(
     """Why a row is not ranked: runs that failed, values that are missing, another budget."""
     runs = {r.seed: r for r in candidate.runs}
     table = candidate.tables[task.primary]
-    found = _together({s: _seed_reason(s, runs.get(s), table, task.primary) for s in seeds})
+    found = _together({s: _seed_reason(s, runs.get(s), table, task) for s in seeds})
     if not any(found) and table.shape[1] == 1:
         found.append("there is one prompt, and an interval takes at least two")
     if not any(found) and spent and candidate.runs and not candidate.base:
@@ -85,14 +94,15 @@ def _together(reasons: Mapping[int, str]) -> list[str]:
     return [f"seed{'s' * (len(s) > 1)} {', '.join(s)} {reason}" for reason, s in seeds.items()]
 
 
-def _seed_reason(seed: int, run: Run | None, table: pd.DataFrame, metric: str) -> str:
+def _seed_reason(seed: int, run: Run | None, table: pd.DataFrame, task: TaskHeader) -> str:
     if run and run.status != "done":
         return run.status + (f": {shortened(run.reason)}" if run.reason else "")
     if seed not in table.index:
         return "without scores" if run else "not run"
     missing = int(table.loc[[seed]].isna().to_numpy().sum())
     total = table.shape[1]
-    return f"without {metric} for {missing} of {total} prompts" if missing else ""
+    lacks = missing > task.spare * total
+    return f"without {task.primary} for {missing} of {total} prompts" if lacks else ""
 
 
 def _budget_reason(own: Spent, usual: Spent) -> str:

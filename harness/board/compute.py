@@ -147,8 +147,8 @@ def _notes(
         )
     if prompts < task.prompts:
         found.append(
-            f"{task.prompts - prompts} of {task.prompts} test prompts have no {task.primary} in "
-            "any row and are left out."
+            f"{task.prompts - prompts} of {task.prompts} test prompts do not have {task.primary} in "
+            "every row and are left out."
         )
     return tuple(found)
 

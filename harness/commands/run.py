@@ -72,7 +72,9 @@ def read(args: Namespace) -> Experiment:
     flags = {
         "methods": args.methods, "tasks": args.tasks, "model": args.model, "seeds": args.seeds,
         "processes": args.processes, "name": args.name, "reference_method": args.reference_method,
-        "budget.preset": args.budget,
+        "budget.preset": args.budget, "judge.kind": args.judge, "judge.model": args.judge_model,
+        "judge.max_cost": args.max_cost, "judge.prices": args.prices,
+        "generation.backend": args.generation,
     }  # fmt: skip
     keys |= {key: value for key, value in flags.items() if value is not None}
     keys |= dict(read_assignment(text) for text in args.set or [])

@@ -33,6 +33,16 @@ class Metric:
     detail: bool = False
 
 
+WIN_RATE = Metric(
+    "win_rate", "%", "higher",
+    "preference for the policy's answer over the baseline's, both orders averaged; 50 is a draw",
+)  # fmt: skip
+LC_WIN_RATE = Metric(
+    "lc_win_rate", "%", "higher",
+    "the win rate that is expected between answers of equal length, by a logistic regression",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A task's data: texts for the supervised warm start, and prompts in three disjoint splits."""
@@ -129,6 +139,18 @@ class Task:
     contest: Contest | None = None
     small_model: SmallModel | None = None
     parses: Callable[[str], bool] | None = None
+
+    @property
+    def primary(self) -> Metric:
+        """What the board ranks by."""
+        if self.contest is None:
+            return self.metrics[0]
+        return LC_WIN_RATE if self.contest.length_controlled else WIN_RATE
+
+    @property
+    def decoded(self) -> tuple[float, ...]:
+        """The temperatures of the completions that are scored."""
+        return tuple(self.temperatures) or (self.temperature,)
 
 
 @dataclass(frozen=True)

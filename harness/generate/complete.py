@@ -13,36 +13,43 @@ from harness.engine.branches import Sequences
 from harness.engine.choice import choose
 from harness.engine.engines import Engine
 from harness.generate.draws import Draws
-from harness.generate.ways import TOKENS, Way, find_way
+from harness.generate.elsewhere import Asked, Policies, Writer, elsewhere
+from harness.generate.ways import TOKENS, find_way
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
 from harness.store.stage import Work
 from harness.train import device
 from harness.train.policy import check_context, without_dropout
 from harness.train.reference import score
-from harness.train.resident import RESIDENCE
+from harness.train.resident import RESIDENCE, Base
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How completions are drawn: several per prompt, by sampling (0 is greedy)."""
+    """How completions are drawn.
+
+    Attributes:
+        samples: of each prompt at each temperature; greedy decoding has one.
+        temperatures: 0 is greedy.
+        max_tokens: after how many an answer is cut.
+    """
 
     samples: int
-    temperature: float
+    temperatures: Sequence[float]
     max_tokens: int
 
 
 class Written(NamedTuple):
-    """Completions in the order of their prompts, and the way in which they were made."""
+    """Completions by temperature, in the order of their prompts, and facts for the manifest."""
 
     completions: list[Completion]
-    way: Way
+    facts: Mapping[str, Any]
 
 
 def generate(work: Work) -> Mapping[str, Any]:
     """Stage: completions of the reference policy, or of a trained one where the inputs name it.
 
-    With `logprobs` each completion also carries its log-prob under the policy that wrote it and
-    under the reference policy, which is what the KL estimate is made of.
+    With `logprobs` each completion of temperature 1 also carries its log-prob under the policy that
+    wrote it and under the reference policy, which is what the KL estimate is made of.
     """
     s = work.settings
     device.exactly()
@@ -60,34 +67,42 @@ def generate(work: Work) -> Mapping[str, Any]:
     ):
         model = without_dropout(base.trained(trained) if trained else base.shared())
         check_context(model, most)
-        completions, way = complete(
-            model,
-            TokenRules.of(base.tokenizer),
-            prompts,
-            Decoding(**s["decoding"]),
-            seed=s["seed"],
-            max_prompt_tokens=s["max_prompt_tokens"],
-            report=work.report,
-        )
+        completions, facts = _written(work, base, model, prompts, most)
         if s["logprobs"]:
             choice = choose(s["engine"], model, most)
-            own = theirs = totals(model, completions, choice.engine)
+            plain = [c for c in completions if c.temperature == 1.0]
+            own = theirs = totals(model, plain, choice.engine)
             if trained:
                 del model
-                theirs = totals(without_dropout(base.shared()), completions, choice.engine)
+                theirs = totals(without_dropout(base.shared()), plain, choice.engine)
+            found = iter(zip(own, theirs, strict=True))
             completions = [
-                replace(c, logprob=a, reference_logprob=b)
-                for c, a, b in zip(completions, own, theirs, strict=True)
+                c if c.temperature != 1.0 else _with_logprobs(c, *next(found)) for c in completions
             ]
     write_jsonl(work.out / "completions.jsonl", completions)
     return {
         "completions": len(completions),
         "finished": sum(c.finished for c in completions) / len(completions),
         "tokens": sum(len(c.ids) for c in completions),
-        "batching": way.said,
+        **facts,
         **({"engine": choice.sentence} if s["logprobs"] else {}),
         **device.facts(where),
     }
+
+
+def _written(work: Work, base: Base, model: Any, prompts: Sequence[Prompt], most: int) -> Written:
+    s = work.settings
+    policies = Policies(model, base, work.inputs["policy"], work.inputs.get("trained"))
+    with elsewhere(work, policies, most) as writer:
+        return complete(
+            model, TokenRules.of(base.tokenizer), prompts, Decoding(**s["decoding"]),
+            seed=s["seed"], max_prompt_tokens=s["max_prompt_tokens"], report=work.report,
+            writer=writer,
+        )  # fmt: skip
+
+
+def _with_logprobs(completion: Completion, own: float, reference: float) -> Completion:
+    return replace(completion, logprob=own, reference_logprob=reference)
 
 
 def totals(model: Any, completions: Sequence[Completion], engine: Engine) -> list[float]:
@@ -100,6 +115,7 @@ def totals(model: Any, completions: Sequence[Completion], engine: Engine) -> lis
 class _Job:
     prompt: Prompt
     ids: Ids
+    temperature: float
     sample: int
 
 
@@ -113,11 +129,12 @@ def complete(
     max_prompt_tokens: int,
     report: Callable[[int, int, str], None],
     tokens: int | None = None,
+    writer: Writer | None = None,
 ) -> Written:
-    """Several completions of each prompt, in the order of the prompts.
+    """Several completions of each prompt, by temperature, in the order of the prompts.
 
     The random numbers of a completion are a function of `seed`, its prompt's id and its sample:
-    batches change nothing but how sums are rounded.
+    batches change nothing but how sums are rounded, and two temperatures share their noise.
 
     Args:
         model: a causal model without dropout, on its device.
@@ -128,28 +145,38 @@ def complete(
         max_prompt_tokens: a longer prompt is cut, as for training.
         report: told how many of how many are done.
         tokens: the budget of a batch, with answers at their longest; None: what suits the device.
+        writer: writes them in this process's place.
 
     Raises:
         DataError: the model cannot be led on token by token.
     """
+    fed = [cut_prompt(rules.prompt_ids(p.text), max_prompt_tokens, rules) for p in prompts]
     jobs = [
-        _Job(prompt, ids, sample)
-        for prompt in prompts
-        for ids in (cut_prompt(rules.prompt_ids(prompt.text), max_prompt_tokens, rules),)
-        for sample in range(decoding.samples)
+        _Job(prompt, ids, temperature, sample)
+        for temperature in decoding.temperatures
+        for prompt, ids in zip(prompts, fed, strict=True)
+        for sample in range(decoding.samples if temperature else 1)
     ]
-    way = find_way(model, [job.ids for job in jobs], decoding.max_tokens)
     ends, most = frozenset(stops(model, rules)), decoding.max_tokens
+    if writer is not None:
+        asked = [Asked(job.prompt.prompt_id, job.sample, job.temperature, job.ids) for job in jobs]
+        told = writer(asked, most, ends, report)
+        pairs = zip(jobs, told.answers, strict=True)
+        return Written([_completion(rules, j, ids, ids[-1] in ends) for j, ids in pairs], told.facts)
+    way = find_way(model, [job.ids for job in jobs], most)
     budget = tokens or TOKENS.get(model.device.type, TOKENS["cpu"])
     found: dict[int, Completion] = {}
-    for batch in way.batches([len(job.ids) for job in jobs], most, budget):
-        names = [(jobs[row].prompt.prompt_id, jobs[row].sample) for row in batch]
-        draws = Draws.of(seed, names, decoding.temperature)
-        answers = way.write(model, [jobs[row].ids for row in batch], draws, most, ends)
-        for row, ids in zip(batch, answers, strict=True):
-            found[row] = _completion(rules, jobs[row], ids, ids[-1] in ends)
-        report(len(found), len(jobs), "completions")
-    return Written([found[row] for row in range(len(jobs))], way)
+    for temperature in decoding.temperatures:
+        mine = [row for row, job in enumerate(jobs) if job.temperature == temperature]
+        for batch in way.batches([len(jobs[row].ids) for row in mine], most, budget):
+            rows = [mine[i] for i in batch]
+            names = [(jobs[row].prompt.prompt_id, jobs[row].sample) for row in rows]
+            draws = Draws.of(seed, names, temperature)
+            answers = way.write(model, [jobs[row].ids for row in rows], draws, most, ends)
+            for row, ids in zip(rows, answers, strict=True):
+                found[row] = _completion(rules, jobs[row], ids, ids[-1] in ends)
+            report(len(found), len(jobs), "completions")
+    return Written([found[row] for row in range(len(jobs))], {"batching": way.said})
 
 
 def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:
@@ -162,5 +189,5 @@ def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:
 def _completion(rules: TokenRules, job: _Job, ids: Ids, finished: bool) -> Completion:
     return Completion(
         job.prompt.prompt_id, job.sample, job.prompt.text, rules.response_text(job.ids, ids),
-        job.ids, ids, finished,
+        job.ids, ids, finished, temperature=job.temperature, original=job.prompt.original,
     )  # fmt: skip

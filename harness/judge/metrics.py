@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.contracts.task import Metric
+from harness.contracts.task import Metric, Task
+from harness.errors import DataError
+from harness.judge.averages import at, mean
+from harness.judge.win_rates import contest_metrics
 from harness.records import Completion
 
 KL = Metric(
@@ -21,18 +24,39 @@ COMMON = (KL, LENGTH, DISTINCT, FINISHED)
 """Metrics of every task; the task's own come first."""
 
 
-def common(completions: Sequence[Completion]) -> dict[str, float]:
-    """The metrics that need no task, for the completions of one prompt."""
+def metrics(task: Task) -> tuple[Metric, ...]:
+    """All metrics of a task: the one that ranks, the judge's, its own, those of every task.
+
+    Raises:
+        DataError: the task gives one of its own a name that is taken.
+    """
+    own = tuple(task.metrics)
+    if len(task.decoded) > 1:
+        own += tuple(at(m, t, detail=True) for m in task.metrics for t in task.decoded)
+    judged = contest_metrics(task.decoded) if task.contest else ()
+    if taken := {m.name for m in own} & {m.name for m in (*judged, *COMMON)}:
+        raise DataError(f"'{min(taken)}' is a metric of every task already: name it otherwise")
+    return tuple(sorted((*judged, *own, *COMMON), key=lambda m: m.name != task.primary.name))
+
+
+def common(completions: Sequence[Completion], temperature: float = 1.0) -> dict[str, float]:
+    """The metrics that need no task, for the completions of one prompt.
+
+    Of the answers at `temperature`; the KL estimate of those at 1, where a policy samples from
+    itself, and only where all of them have their log-probs.
+    """
+    mine = [c for c in completions if c.temperature == temperature]
+    plain = [c for c in completions if c.temperature == 1.0]
     ratios = [
         c.logprob - c.reference_logprob
-        for c in completions
+        for c in plain
         if c.logprob is not None and c.reference_logprob is not None
     ]
-    found = {"kl": mean(ratios)} if len(ratios) == len(completions) else {}
+    found = {"kl": mean(ratios)} if ratios and len(ratios) == len(plain) else {}
     return found | {
-        "length": mean([len(c.ids) for c in completions]),
-        "distinct_2": distinct([c.text for c in completions], 2),
-        "finished": mean([c.finished for c in completions]),
+        "length": mean([len(c.ids) for c in mine]),
+        "distinct_2": distinct([c.text for c in mine], 2),
+        "finished": mean([c.finished for c in mine]),
     }
 
 
@@ -44,8 +68,3 @@ def distinct(texts: Sequence[str], n: int) -> float:
         for i in range(len(words) - n + 1)
     ]
     return len(set(grams)) / len(grams) if grams else 1.0
-
-
-def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean."""
-    return float(sum(values)) / len(values)

@@ -1,18 +1,22 @@
-"""Scores of stored completions: what the task says of them, and what holds for every task."""
+"""Scores of stored completions: the task's, the judge's, and what holds for every task."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.contracts.task import Task
 from harness.errors import DataError
-from harness.judge.metrics import COMMON, common, mean
-from harness.records import Completion, read_jsonl
+from harness.judge.averages import Row, averages, by_temperature
+from harness.judge.metrics import common, metrics
+from harness.judge.win_rates import judged
+from harness.records import Completion, Verdict, read_jsonl
 from harness.registry import load_task
+from harness.stats.length_control import LengthControlled
 from harness.store.stage import Work
 
 
@@ -25,13 +29,15 @@ def score(work: Work) -> Mapping[str, Any]:
     s = work.settings
     task = load_task(s["task"]).build(**s["task_settings"])
     completions = read_jsonl(work.inputs["completions"] / "completions.jsonl", Completion)
-    own = task.score(completions)
-    wanted = {metric.name for metric in task.metrics}
-    if shared := wanted & {metric.name for metric in COMMON}:
-        raise DataError(f"task '{s['task']}': '{min(shared)}' is a metric of every task already")
-    if len(own) != len(completions) or any(set(row) != wanted for row in own):
-        raise DataError(f"task '{s['task']}' must score every completion on {sorted(wanted)}")
-    rows = list(_rows(completions, own))
+    own = _own(s["task"], task, completions)
+    rows = [*averages(completions, own), *by_temperature(completions, own)]
+    facts: dict[str, Any] = {}
+    if task.contest is not None:
+        verdicts = read_jsonl(work.inputs["verdicts"] / "verdicts.jsonl", Verdict)
+        found = judged(completions, verdicts)
+        rows += found.rows
+        facts = {**_reliability(verdicts, s["unreadable"]), **_length_facts(found.length)}
+    rows += _common(task, completions)
     table = pa.Table.from_pylist(
         [{"prompt_id": p, "metric": m, "value": v} for p, m, v in rows],
         schema=pa.schema(
@@ -42,19 +48,44 @@ def score(work: Work) -> Mapping[str, Any]:
     means: dict[str, list[float]] = defaultdict(list)
     for _, metric, value in rows:
         means[metric].append(value)
-    return {"means": {metric: sum(v) / len(v) for metric, v in means.items()}}
+    return {"means": {metric: sum(v) / len(v) for metric, v in means.items()}, **facts}
 
 
-def _rows(
-    completions: Sequence[Completion], own: Sequence[Mapping[str, float]]
-) -> list[tuple[str, str, float]]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, completion in enumerate(completions):
-        groups[completion.prompt_id].append(row)
-    found = []
-    for prompt_id, rows in groups.items():
-        mine = [completions[row] for row in rows]
-        for metric in own[rows[0]]:
-            found.append((prompt_id, metric, mean([own[row][metric] for row in rows])))
-        found += [(prompt_id, metric, value) for metric, value in common(mine).items()]
-    return found
+def _own(name: str, task: Task, completions: Sequence[Completion]) -> list[dict[str, float]]:
+    """What the task says of each completion."""
+    own = task.score(completions)
+    metrics(task)  # refuses names that are taken
+    wanted = {metric.name for metric in task.metrics}
+    if len(own) != len(completions) or any(set(row) != wanted for row in own):
+        raise DataError(f"task '{name}' must score every completion on {sorted(wanted)}")
+    return own
+
+
+def _common(task: Task, completions: Sequence[Completion]) -> Iterator[Row]:
+    """What holds for every task, of the answers at the temperature that pairs are made at."""
+    here = task.temperature if task.temperature in task.decoded else task.decoded[-1]
+    groups: dict[str, list[Completion]] = defaultdict(list)
+    for completion in completions:
+        groups[completion.prompt_id].append(completion)
+    for prompt_id, mine in groups.items():
+        found = common(mine, here)
+        yield from ((prompt_id, metric, value) for metric, value in found.items())
+
+
+def _length_facts(length: LengthControlled | None) -> dict[str, Any]:
+    if length is None:
+        return {}
+    warnings = list(length.diagnostics.warnings)
+    return {"length_control": {"coefficients": dict(length.coefficients), "warnings": warnings}}
+
+
+def _reliability(verdicts: Sequence[Verdict], allowed: float) -> dict[str, Any]:
+    """How many comparisons have no verdict, and why that is too many, if it is."""
+    lost = sum(verdict.preference is None for verdict in verdicts)
+    facts: dict[str, Any] = {"unreadable": lost, "of": len(verdicts)}
+    if lost > allowed * len(verdicts):
+        facts["unreliable"] = (
+            f"{lost} of {len(verdicts)} comparisons have no verdict that could be read, more than "
+            f"judge.unreadable = {allowed:g} allows"
+        )
+    return facts

@@ -163,7 +163,7 @@ def test_prompts_that_no_row_has_are_counted_in_words(make):
     task = only(without(scores, scores.frame.prompt_id.isin(["p0003", "p0004"])))
     assert not task.unranked
     assert task.prompts == 198
-    assert task.notes[0].startswith("2 of 200 test prompts have no reward in any row")
+    assert task.notes[0].startswith("2 of 200 test prompts do not have reward in every row")
 
 
 def test_a_row_with_another_budget_is_not_ranked_unless_compute_was_the_budget(make):

@@ -1,0 +1,102 @@
+"""What verdicts say: win rates of each prompt, raw and length-controlled, and of the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.contracts.task import LC_WIN_RATE, WIN_RATE, Metric
+from harness.errors import DataError
+from harness.judge.averages import Row, at, averages, by_temperature
+from harness.records import Completion, Verdict
+from harness.stats.length_control import LengthControlled, length_controlled_win_rate
+
+CONSISTENCY = Metric(
+    "consistency", "%", None, "verdicts that prefer the same answer in both orders"
+)
+POSITION = Metric(
+    "position_effect", "%", None,
+    "how much more the policy's answer is preferred where it is shown first than second",
+)  # fmt: skip
+CHARACTERS = Metric("characters", "characters", None, "of an answer")
+BASELINE_CHARACTERS = Metric(
+    "baseline_characters", "characters", None, "of the baseline's answer", detail=True
+)
+
+
+def contest_metrics(temperatures: Sequence[float]) -> tuple[Metric, ...]:
+    """The metrics of every task whose answers are compared with a baseline's."""
+    sweep = [at(WIN_RATE, t, detail=False) for t in temperatures] if len(temperatures) > 1 else []
+    return (
+        WIN_RATE, LC_WIN_RATE, *sweep, CONSISTENCY, POSITION, CHARACTERS, BASELINE_CHARACTERS,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the verdicts on one run's completions say.
+
+    Attributes:
+        rows: (prompt, metric, value).
+        length: what to know of the length-controlled win rate; None below two prompts.
+    """
+
+    rows: list[Row]
+    length: LengthControlled | None
+
+
+def judged(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> Judged:
+    """Win rates of each prompt, and what they say of the judge.
+
+    A verdict that could not be read counts nowhere: it has no value.
+
+    Raises:
+        DataError: the verdicts are not about these completions.
+    """
+    if [(c.prompt_id, c.sample, c.temperature) for c in completions] != [
+        (v.prompt_id, v.sample, v.temperature) for v in verdicts
+    ]:
+        raise DataError("the verdicts are not about these completions: judge them again")
+    values = [_values(c, v) for c, v in zip(completions, verdicts, strict=True)]
+    wins = [{k: x for k, x in value.items() if k == WIN_RATE.name} for value in values]
+    rows = [*averages(completions, values), *by_temperature(completions, wins)]
+    length = _length_controlled(completions, verdicts)
+    if length is not None:
+        rows += [(str(p), LC_WIN_RATE.name, v) for p, v in length.per_prompt.items()]
+    return Judged(rows, length)
+
+
+def _values(completion: Completion, verdict: Verdict) -> dict[str, float]:
+    found = {
+        CHARACTERS.name: float(len(completion.text.strip())),
+        BASELINE_CHARACTERS.name: float(len(verdict.baseline.strip())),
+    }
+    if verdict.preference is not None:
+        found[WIN_RATE.name] = 100 * verdict.preference
+    if verdict.asked and verdict.shown_first is not None and verdict.shown_second is not None:
+        first, second = verdict.shown_first - 0.5, verdict.shown_second - 0.5
+        found[CONSISTENCY.name] = 100.0 * (first * second > 0 or first == second == 0)
+        found[POSITION.name] = 100 * (first - second)
+    return found
+
+
+def _length_controlled(
+    completions: Sequence[Completion], verdicts: Sequence[Verdict]
+) -> LengthControlled | None:
+    """The win rate at equal lengths; its interval is the board's, from the values per prompt."""
+    frame = pd.DataFrame(
+        [
+            {
+                "prompt_id": v.prompt_id, "preference": v.preference,
+                "length": len(c.text.strip()), "baseline_length": len(v.baseline.strip()),
+            }
+            for c, v in zip(completions, verdicts, strict=True)
+            if v.preference is not None
+        ]
+    )  # fmt: skip
+    if not len(frame) or frame["prompt_id"].nunique() < 2:
+        return None
+    return length_controlled_win_rate(frame, draws=0, rng=np.random.default_rng(0))
