@@ -49,6 +49,12 @@ class JudgeSettings:
 JUDGE_MEANS = ("concurrency", "timeout", "retries", "prices", "max_cost")
 """Settings that move no verdict: they are in no key."""
 
+JUDGE_READS = {
+    "rule": (), "reward-model": ("model",),
+    "openai": ("model", "template", "reading", "temperature", "base_url"),
+}  # fmt: skip
+"""Settings that each kind of judge reads, beside its means and `retest`."""
+
 
 @dataclass(frozen=True)
 class GenerationSettings:

@@ -6,10 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from harness.errors import HarnessError, RequestError, unknown
 
-COMMANDS = ("run", "list", "show", "check", "new", "board", "compare", "doctor")
+COMMANDS = {
+    "run": "run:run", "judge": "judge:judge", "list": "plugins:listing", "show": "show:show",
+    "check": "check:check", "new": "new:new", "board": "boards:rebuild",
+    "compare": "boards:compare", "export": "export:export", "doctor": "doctor:doctor",
+}  # fmt: skip
+"""Each command's function, as module and name in `harness.commands`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,29 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _call(args: argparse.Namespace) -> int:
     """Import only what the command needs: `--help` and `list` stay far from torch."""
-    if args.command == "run":
-        from harness.commands.run import run
-
-        return run(args)
-    if args.command in ("list", "show"):
-        from harness.commands import plugins, show
-
-        return plugins.listing(args) if args.command == "list" else show.show(args)
-    if args.command == "check":
-        from harness.commands.check import check
-
-        return check(args)
-    if args.command == "new":
-        from harness.commands.new import new
-
-        return new(args)
-    if args.command == "doctor":
-        from harness.commands.doctor import doctor
-
-        return doctor(args)
-    from harness.commands import boards
-
-    return boards.rebuild(args) if args.command == "board" else boards.compare(args)
+    module, _, function = COMMANDS[args.command].partition(":")
+    return int(getattr(import_module(f"harness.commands.{module}"), function)(args))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, parser_class=_Parser)
     _run(commands.add_parser("run", help="train, generate, score and compare methods"))
+    _judge(commands.add_parser("judge", help="judge given answers, or hold a judge to people's"))
     listing = commands.add_parser("list", help="what there is")
     listing.add_argument(
         "kind", nargs="?", choices=("methods", "tasks", "worlds", "runs"),
@@ -102,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--task", help="one board only, such as sentiment-high")
     compare.add_argument("--run", help="a run folder (default: the newest)")
     _runs(compare)
+    export = commands.add_parser("export", help="a run's answers and verdicts, for other tools")
+    export.add_argument("run", help="a run folder, such as runs/<name>")
+    export.add_argument("--out", metavar="DIR", help="where to (default: <run>/outputs)")
     doctor = commands.add_parser("doctor", help="what this machine can do, what is missing")
     _runs(doctor)
     return top
@@ -126,9 +115,30 @@ def _run(command: argparse.ArgumentParser) -> None:
     add("--name", metavar="NAME", help="of the run and its board")
     add("--out", metavar="DIR", help="where the board goes (default: leaderboards/<name>)")
     add("--workers", metavar="N", type=_whole, default=_cores(), help="processes at once")
+    add("--also-lm-eval", metavar="TASKS", help="of lm-evaluation-harness, as secondary columns")
     add("--plan", action="store_true", help="say what would be done, and do nothing")
     add("--quiet", action="store_true", help="print the board and nothing else")
     add("--verbose", action="store_true", help="also say what begins")
+    _runs(command)
+
+
+def _judge(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("outputs", nargs="*", metavar="OUTPUTS", help="answers, in AlpacaEval's form")
+    add("--baseline", metavar="OUTPUTS", help="the answers that they are compared with")
+    add("--against", metavar="DATA", help="pairs that people compared: does it agree?")
+    add("--instructions", metavar="FILE", help="what the idx of a row without instruction means")
+    add("--common", action="store_true", help="leave out prompts that one side did not answer")
+    add("--limit", metavar="N", type=_whole, help="only the first N prompts (or pairs)")
+    add("--judge", metavar="KIND", help="rule, reward-model or openai (default: openai)")
+    add("--judge-model", metavar="M", help="name at the end point, or folder of a reward model")
+    add("--template", metavar="T", help="how a model is asked: a name or a TOML file")
+    add("--task", metavar="T", help="whose rule or template is used (default: none)")
+    add("--prices", metavar="FILE", help="prices of tokens, TOML")
+    add("--max-cost", metavar="X", type=_amount, help="stop before calls cost more")
+    add("--set", metavar="KEY=VALUE", action="append", help="such as judge.concurrency=32")
+    add("--out", metavar="DIR", help="where annotations and figures go (default: nowhere)")
+    add("--quiet", action="store_true", help="print the figures and nothing else")
     _runs(command)
 
 
@@ -143,6 +153,13 @@ def _whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number") from None
+
+
+def _amount(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number") from None
 
 
 def _cores() -> int:

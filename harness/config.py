@@ -45,6 +45,8 @@ class Experiment:
         preset: name of the budget that `budget` was made from.
         judge: who compares answers, for the tasks that have a contest.
         generation: what writes completions.
+        also_lm_eval: tasks of lm-evaluation-harness, and a folder of one's own, by commas.
+        lm_eval_limit: documents of each of these tasks; None: all.
     """
 
     methods: tuple[Choice, ...]
@@ -61,12 +63,14 @@ class Experiment:
     tuning: str = "auto"
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
+    also_lm_eval: str | None = None
+    lm_eval_limit: int | None = None
 
 
 DEFAULTS: Mapping[str, Any] = {
     "name": None, "methods": None, "tasks": None, "reference_method": "dpo", "model": None,
     "seeds": 3, "data_seed": 0, "engine": "shared", "processes": 1,
-    "tuning": "auto",
+    "tuning": "auto", "also_lm_eval": None, "lm_eval_limit": None,
 }  # fmt: skip
 """Keys of an experiment beside its parts, its methods' and its tasks' tables."""
 
@@ -171,6 +175,8 @@ def make_experiment(
         engine=_one_of("engine", top["engine"], ENGINE_NAMES), preset=preset, budget=budget,
         name=_name(top["name"]), processes=_processes(top["processes"], budget),
         tuning=_one_of("tuning", top["tuning"], TUNINGS), judge=judge, generation=generation,
+        also_lm_eval=_text("also_lm_eval", top["also_lm_eval"]),
+        lm_eval_limit=_limit("lm_eval_limit", top["lm_eval_limit"]),
     )  # fmt: skip
 
 
@@ -197,6 +203,10 @@ def _whole(key: str, value: Any, least: int) -> int:
     if type(value) is not int or value < least:
         raise RequestError(f"'{key}' must be a whole number of at least {least}, not {value!r}")
     return value
+
+
+def _limit(key: str, value: Any) -> int | None:
+    return None if value is None else _whole(key, value, 1)
 
 
 def _processes(value: Any, budget: Budget) -> int:

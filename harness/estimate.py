@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.judge.template import load_template
 from harness.pipeline.plan import Plan
 from harness.store.stage import Stage
 
@@ -16,6 +17,12 @@ FLOPS_PER_SECOND = 4e10
 STEP_SECONDS = 0.012
 TOKEN_SECONDS = 0.008
 START_SECONDS = 6.0
+CALL_SECONDS = 1.0
+"""Of a judge that is asked over a network."""
+
+LETTERS = 4
+"""Of a token, in English."""
+
 WORKER_BYTES = 600 << 20
 PARENT_BYTES = 400 << 20
 
@@ -70,10 +77,29 @@ def expected(stage: Stage, scale: Scale, *, pairs: int, prompts: int) -> Expecte
     steps = _steps(stage.verb, s, pairs)
     sequences = _PASSES.get(stage.verb, 0.0) * s.get("epochs", 1) * s.get("texts", pairs)
     if stage.verb == "generate":
-        sequences = _PASSES["generate"] * s["decoding"]["samples"] * prompts
+        answers = s["decoding"]["samples"] * len(s["decoding"]["temperatures"])
+        sequences = _PASSES["generate"] * answers * prompts
     flops = forward * sequences
     drawn = TOKEN_SECONDS * s["decoding"]["max_tokens"] * 2 if "decoding" in s else 0.0
-    return Expected(flops, 0.3 + flops / FLOPS_PER_SECOND + STEP_SECONDS * steps + drawn)
+    asked = CALL_SECONDS * calls(stage, prompts) / stage.means.get("concurrency", 1)
+    return Expected(flops, 0.3 + flops / FLOPS_PER_SECOND + STEP_SECONDS * steps + drawn + asked)
+
+
+def calls(stage: Stage, prompts: int) -> int:
+    """The most calls of a paid judge that a stage makes: equal answers are not asked."""
+    if stage.verb != "judge" or stage.settings["judge"]["kind"] != "openai":
+        return 0
+    decoding = stage.inputs["completions"].settings["decoding"]
+    answers = sum(decoding["samples"] if t else 1 for t in decoding["temperatures"])
+    return 2 * prompts * answers
+
+
+def call_tokens(stage: Stage, plan: Plan) -> tuple[int, int]:
+    """Tokens of a call, in and out, with prompt and answers at the budget's limits: rough."""
+    b, judge = plan.experiment.budget, stage.settings["judge_is"]
+    template = load_template(judge["template"])
+    words = (len(template.system) + len(template.user)) // LETTERS
+    return words + b.max_prompt_tokens + 2 * b.max_response_tokens, template.max_tokens
 
 
 def _steps(verb: str, s: Mapping[str, Any], pairs: int) -> float:

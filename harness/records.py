@@ -103,6 +103,20 @@ class Pair:
     chosen_reward: float | None = None
     rejected_reward: float | None = None
 
+    @classmethod
+    def of(
+        cls,
+        prompt: Prompt,
+        chosen: Completion,
+        rejected: Completion,
+        rewards: tuple[float, float],
+    ) -> Pair:
+        """A pair of two answers that a policy gave, with their true rewards in the same order."""
+        return cls(
+            prompt.prompt_id, prompt.split, prompt.text, chosen.text, rejected.text,
+            chosen.prompt_ids, chosen.ids, rejected.ids, *rewards,
+        )  # fmt: skip
+
 
 def write_jsonl(path: Path, records: Iterable[Any]) -> None:
     """One record a line, keys in the order of the fields."""

@@ -90,7 +90,7 @@ def load_task(name_or_path: str) -> TaskPlugin:
 
 
 def worlds() -> list[tuple[str, str]]:
-    """Name and summary of every embedded world: a module beside the tasks that has a `reward`.
+    """Name and summary of every embedded world: a module beside the tasks with an `__all__`.
 
     Raises:
         RequestError: the built-in tasks are missing: a checkout that was never installed.
@@ -101,8 +101,12 @@ def worlds() -> list[tuple[str, str]]:
     return [
         (name, (ast.get_docstring(tree) or "").split("\n", 1)[0])
         for name, tree in trees
-        if any(isinstance(node, ast.FunctionDef) and node.name == "reward" for node in tree.body)
+        if any("__all__" in map(ast.unparse, _targets(node)) for node in tree.body)
     ]
+
+
+def _targets(node: ast.stmt) -> list[ast.expr]:
+    return node.targets if isinstance(node, ast.Assign) else []
 
 
 def source_files(name_or_path: str, kind: Kind) -> list[Path]:

@@ -236,10 +236,7 @@ def _labelled(
     gumbel = noise * rng.gumbel(size=2)
     first = one[1] + gumbel[0] >= other[1] + gumbel[1]
     (chosen, chosen_reward), (rejected, rejected_reward) = (one, other) if first else (other, one)
-    return Pair(
-        prompt.prompt_id, prompt.split, prompt.text, chosen.text, rejected.text,
-        chosen.prompt_ids, chosen.ids, rejected.ids, chosen_reward, rejected_reward,
-    )  # fmt: skip
+    return Pair.of(prompt, chosen, rejected, (chosen_reward, rejected_reward))
 
 
 def _score(reward: Reward, completions: Sequence[Completion]) -> list[dict[str, float]]:

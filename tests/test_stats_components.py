@@ -41,29 +41,42 @@ def test_components_of_shrout_and_fleiss() -> None:
 
 
 def test_variance_of_the_mean_of_shrout_and_fleiss_by_hand() -> None:
-    # (MS_runs + MS_prompts - MS_residual) / 24; df from the same three terms over 3, 5 and 15.
+    # (MS_runs + MS_prompts - MS_residual) / 24; 3 degrees of freedom for runs and 5 for prompts.
     runs, prompts, residual = 32.486111, 11.241667, 1.019444
     variance, df = variance_of_mean(mean_squares(TARGETS_BY_JUDGES.T))
-    total = runs + prompts - residual
-    assert variance == pytest.approx(total / 24, rel=1e-6)
-    by_hand = total**2 / (runs**2 / 3 + prompts**2 / 5 + residual**2 / 15)
-    assert df == pytest.approx(by_hand, rel=1e-6)
+    rest = prompts - residual
+    assert variance == pytest.approx((runs + rest) / 24, rel=1e-6)
+    x = rest / runs
+    of_runs = 3 * (1 + 3 * x**2 / (x + 2))
+    share = rest / (runs + rest)
+    assert df == pytest.approx(1 / (1 / of_runs + share**2 / 5), rel=1e-6)
+
+
+LEAST_OF_TWO = 2 * -np.log(0.975) / 2  # of chi-squared with 2 degrees of freedom, over 2
 
 
 @pytest.mark.parametrize(
-    ("runs", "prompts", "variance"),
+    ("runs", "prompts", "sum_of_both"),
     [
-        (0.5, 3.0, 3.0 / 12),  # runs clipped: what is left is the variance of prompt means
-        (5.0, 0.25, 5.0 / 12),  # prompts clipped: what is left is the variance of run means
-        (0.5, 0.25, 1.0 / 12),  # both clipped: cells as if all were independent
+        (0.5, 3.0, 2.5),  # fewer differences between runs than chance makes count as they are
+        (5.0, 0.25, 5.0),  # prompts cannot take from the variance between runs
+        (0.5, 0.25, 0.5),
+        (0.001, 3.0, 2.0 + LEAST_OF_TWO),  # runs that agree by chance
+        (0.0, 0.25, LEAST_OF_TWO),
     ],
 )
-def test_a_clipped_component_leaves_the_others(
-    runs: float, prompts: float, variance: float
+def test_runs_have_a_floor_and_prompts_are_clipped(
+    runs: float, prompts: float, sum_of_both: float
 ) -> None:
     found, df = variance_of_mean(MeanSquares(runs, prompts, 1.0, runs=3, prompts=4))
-    assert found == pytest.approx(variance)
+    assert found == pytest.approx(sum_of_both / 12)
     assert df >= 2.0
+
+
+def test_runs_known_from_elsewhere_bring_their_own_degrees_of_freedom() -> None:
+    squares = MeanSquares(4.0, 1.0, 1.0, runs=3, prompts=200)
+    assert variance_of_mean(squares) == (pytest.approx(4.0 / 600), 2.0)
+    assert variance_of_mean(squares, 22.0) == (pytest.approx(4.0 / 600), 22.0)
 
 
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.integers(3, 10), st.integers(2, 900))
@@ -87,10 +100,11 @@ def test_degrees_of_freedom_stay_between_those_of_the_runs_and_of_the_cells(
     assert runs - 1 <= df <= runs * 50
 
 
-def test_two_runs_never_have_more_than_two_degrees_of_freedom() -> None:
-    squares = MeanSquares(1e-6, 5.0, 1.0, runs=2, prompts=200)
-    assert variance_of_mean(squares)[1] == 2.0
-    assert variance_of_mean(MeanSquares(1e-6, 5.0, 1.0, runs=3, prompts=200))[1] > 100
+def test_two_runs_are_believed_less() -> None:
+    squares = MeanSquares(1.0, 5.0, 1.0, runs=2, prompts=10**9)
+    assert variance_of_mean(squares)[1] == pytest.approx(1 + 4**2 / (4 + 30))
+    more = MeanSquares(1.0, 5.0, 1.0, runs=3, prompts=10**9)
+    assert variance_of_mean(more)[1] == pytest.approx(2 * (1 + 3 * 4**2 / (4 + 3)))
 
 
 @given(st.floats(0, 50), st.floats(0, 50), st.floats(0, 50), st.integers(2, 9))

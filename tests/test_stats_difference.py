@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from harness.stats.components import mean_squares, variance_of_mean
 from harness.stats.difference import Estimate, difference, estimate
 from harness.stats.power import minimum_detectable_effect, power_of_t_test
 
@@ -74,14 +75,17 @@ def test_one_seed_speaks_of_prompts_only() -> None:
 
 def test_three_seeds_by_hand() -> None:
     # Runs -1, 0, 4 around their mean 1 on prompts 0, 2; no residual. MS_runs = 2 * 14 / 2 = 14;
-    # MS_prompts = 3 * 2 / 1 = 6; variance (14 + 6) / 6; df = 20^2 / (14^2 / 2 + 6^2 / 1).
+    # MS_prompts = 3 * 2 / 1 = 6; variance (14 + 6) / 6. With x = 6 / 14 runs have
+    # 2 (1 + 3 x^2 / (x + 3)) degrees of freedom, and prompts have 1.
     d = np.array([[-1.0], [0.0], [4.0]]) + np.array([-1.0, 1.0])
     found = difference(d, np.zeros_like(d))
     assert found.value == pytest.approx(1.0)
     assert found.standard_error == pytest.approx(math.sqrt(20 / 6))
-    assert found.df == pytest.approx(400 / (98 + 36))
+    x = 6 / 14
+    df = 1 / (1 / (2 * (1 + 3 * x**2 / (x + 3))) + (6 / 20) ** 2)
+    assert found.df == pytest.approx(df)
     assert found.seed_sd == pytest.approx(math.sqrt(7))
-    t = stats.t(df=400 / 134)
+    t = stats.t(df=df)
     assert found.p == pytest.approx(2 * t.sf(1 / math.sqrt(20 / 6)))
     assert found.high - found.value == pytest.approx(t.ppf(0.975) * math.sqrt(20 / 6))
 
@@ -117,10 +121,19 @@ def test_the_interval_at_one_less_p_just_touches_zero() -> None:
     assert min(abs(found.low), abs(found.high)) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_mde_is_the_effect_that_is_found_four_times_in_five() -> None:
-    found = difference(*example())
+def test_mde_is_that_of_runs_that_differ_as_much_as_their_median_says() -> None:
+    a, b = example()
+    squares = mean_squares(a - b)
+    usual = replace(squares, between_runs=squares.between_runs / (stats.chi2(2).median() / 2))
+    variance, df = variance_of_mean(usual)
+    found = difference(a, b)
+    assert found.mde == pytest.approx(minimum_detectable_effect(math.sqrt(variance), df), rel=1e-9)
+    assert found.mde > minimum_detectable_effect(found.standard_error, found.df)
+
+
+def test_mde_of_one_seed_is_the_effect_that_is_found_four_times_in_five() -> None:
+    found = difference(DARWIN, np.zeros_like(DARWIN))
     assert power_of_t_test(found.mde / found.standard_error, found.df) == pytest.approx(0.8)
-    assert found.mde == minimum_detectable_effect(found.standard_error, found.df)
 
 
 def test_a_mean_has_an_interval_and_no_p() -> None:

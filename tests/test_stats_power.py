@@ -101,8 +101,9 @@ def test_a_design_of_many_seeds_by_hand() -> None:
     standard_error, df = design(components, 4, 200)
     assert standard_error**2 == pytest.approx(2 / 4 + 900 / 200 + 800 / 800)
     runs, prompts = 800 + 200 * 2, 800 + 4 * 900
-    total = runs + prompts - 800
-    assert df == pytest.approx(total**2 / (runs**2 / 3 + prompts**2 / 199 + 800**2 / 597))
+    x = (prompts - 800) / runs
+    of_runs, share = 3 * (1 + 3 * x**2 / (x + 2)), x / (1 + x)
+    assert df == pytest.approx(1 / (1 / of_runs + share**2 / 199))
 
 
 def test_a_design_of_one_seed_covers_prompts_only() -> None:

@@ -92,9 +92,19 @@ def test_equal_answers_are_half_a_win_and_say_nothing_of_the_judge() -> None:
 
 
 def test_two_draws_are_consistent_and_a_draw_against_a_win_is_not() -> None:
-    one = answer("p", "a")
-    assert values(judged([one], [verdict(one, 0.5, 0.5)]).rows)["p", "consistency"] == 100.0
-    assert values(judged([one], [verdict(one, 0.5, 0.9)]).rows)["p", "consistency"] == 0.0
+    one, other = answer("p", "a"), answer("q", "b")
+    told = [verdict(one, 0.5, 0.5), verdict(other, 0.5, 0.9)]
+    found = values(judged([one, other], told).rows)
+    assert found["p", "consistency"] == 100.0
+    assert found["q", "consistency"] == 0.0
+
+
+def test_a_judge_that_knows_no_order_has_no_figures_of_it() -> None:
+    one, other = answer("p", "a"), answer("q", "b")
+    metrics = {m for _, m, _ in judged([one, other], [verdict(one, 1.0, 1.0),
+                                                      verdict(other, 0.2, 0.2)]).rows}  # fmt: skip
+    assert "win_rate" in metrics
+    assert not metrics & {"consistency", "position_effect"}
 
 
 def test_what_could_not_be_read_has_no_win_rate_and_does_not_become_a_tie() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.board.contents import Cost, Row, TaskBoard, tested
 from harness.board.numbers import NONE, fixed, flops, p_value, places, quantity, signed
 from harness.stats.difference import Estimate
+from harness.stats.strength import Strength
 
 _COSTS: tuple[tuple[str, Callable[[Cost], str]], ...] = (
     ("pairs", lambda cost: quantity(cost.pairs)),
@@ -61,8 +62,19 @@ def details(task: TaskBoard) -> tuple[Column, ...]:
     ]
     columns += [
         Column(metric.name, plus_minus(rows, i))
-        for i, metric in enumerate(task.metrics) if i and not metric.detail
+        for i, metric in enumerate(task.metrics)
+        if i and not metric.detail
     ]
+    if any(row.standing for row in rows):
+        columns += [
+            Column(
+                "strength", tuple(strength(r.standing.plain) if r.standing else NONE for r in rows)
+            ),
+            Column(
+                "at equal style",
+                tuple(strength(r.standing.styled) if r.standing else NONE for r in rows),
+            ),
+        ]
     columns += [
         Column(title, tuple(NONE if r.cost is None else text(r.cost) for r in rows))
         for title, text in _COSTS
@@ -100,6 +112,12 @@ def plus_minus(rows: Sequence[Row], metric: int) -> tuple[str, ...]:
         NONE if e is None else f"{fixed(e.value, n)} ±{fixed((e.high - e.low) / 2, n)}"
         for e in found
     )
+
+
+def strength(found: Strength) -> str:
+    """Percent against the baseline, and the interval."""
+    low, high = found.interval
+    return f"{found.value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def gaps(task: TaskBoard) -> tuple[str, ...]:

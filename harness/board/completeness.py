@@ -25,29 +25,31 @@ def checked(scores: Scores, task: TaskHeader) -> tuple[Candidate, ...]:
     found = gathered(scores, task)
     trained = [c for c in found if not c.base]
     seeds = sorted({r.seed for c in trained for r in c.runs} | set(_seeds(trained, task)))
-    prompts = sorted({p for c in found for p in c.tables[task.primary].columns})
-    found = [_aligned(c, prompts) for c in found]
+    every = {
+        m.name: sorted({str(p) for c in found for p in c.tables[m.name].columns})
+        for m in task.metrics
+    }
+    found = [_aligned(c, every) for c in found]
     budgets = scores.header.budget.get("unit") != "flops"
     spent = _usual_budget(found, scores.header.reference_method) if budgets else None
     told = [replace(c, reasons=_reasons(c, task, _expected(c, seeds), spent)) for c in found]
-    return tuple(_aligned(c, _judged(told, task)) for c in told)
-
-
-def _judged(found: Sequence[Candidate], task: TaskHeader) -> list[str]:
-    """Prompts on which every complete row has the primary metric: rows are compared on the same."""
-    complete = [c.tables[task.primary] for c in found if not c.reasons]
+    # Complete rows are compared on the prompts on which all of them have the primary metric.
+    complete = [c.tables[task.primary] for c in told if not c.reasons]
     lost = {p for table in complete for p in table.columns[table.isna().any(axis=0)]}
-    every = found[0].tables[task.primary].columns if found else pd.Index([])
-    return [str(p) for p in every if p not in lost]
+    shared = {metric: [p for p in names if p not in lost] for metric, names in every.items()}
+    return tuple(_aligned(c, shared) for c in told)
 
 
 def _seeds(found: Sequence[Candidate], task: TaskHeader) -> list[int]:
     return [int(s) for c in found for s in c.tables[task.primary].index]
 
 
-def _aligned(candidate: Candidate, prompts: Sequence[str]) -> Candidate:
-    """The same row over the prompts of all rows, so that columns mean the same everywhere."""
-    tables = {m: t.reindex(columns=list(prompts)) for m, t in candidate.tables.items()}
+def _aligned(candidate: Candidate, prompts: Mapping[str, Sequence[str]]) -> Candidate:
+    """The same row over the prompts of all rows, so that columns mean the same everywhere.
+
+    Each metric has prompts of its own: lm-evaluation-harness asks others than the board's.
+    """
+    tables = {m: t.reindex(columns=list(prompts[m])) for m, t in candidate.tables.items()}
     return replace(candidate, tables=tables)
 
 

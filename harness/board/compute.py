@@ -12,7 +12,8 @@ from harness.board.candidates import Candidate, pick
 from harness.board.completeness import checked
 from harness.board.contents import Board, Measure, Pair, Row, TaskBoard, Unranked
 from harness.board.differences import all_pairs, to_reference
-from harness.contracts.task import Metric
+from harness.board.strengths import standings
+from harness.contracts.task import WIN_RATE, Metric
 from harness.errors import DataError
 from harness.scores import Header, Scores, TaskHeader
 from harness.stats.difference import estimate
@@ -104,6 +105,7 @@ def _rows(
     won = {(p.better, p.b if p.better == p.a else p.a) for p in pairs if p.better}
     ties = tie_groups(labels, lambda x, y: bool({(x, y), (y, x)} & won)) if ranked else {}
     ranks = rank_intervals(labels, lambda x, y: (x, y) in won) if ranked else {}
+    standing = standings(complete)
     return tuple(
         Row(
             label=c.label,
@@ -115,6 +117,7 @@ def _rows(
             ranks=ranks.get(c.label),
             ties=ties.get(c.label, ""),
             cost=c.cost,
+            standing=standing.get(c.label),
         )
         for c in complete
     )
@@ -147,8 +150,13 @@ def _notes(
         )
     if prompts < task.prompts:
         found.append(
-            f"{task.prompts - prompts} of {task.prompts} test prompts do not have {task.primary} in "
-            "every row and are left out."
+            f"{task.prompts - prompts} of {task.prompts} test prompts do not have "
+            f"{task.primary} in every row and are left out."
+        )
+    if any(metric.name == WIN_RATE.name for metric in task.metrics):
+        found.append(
+            "Strength is Bradley-Terry's against the baseline, which has 50, with 95 % intervals "
+            "over prompts alone; at equal style, length and markdown are held at the baseline's."
         )
     return tuple(found)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.contracts.task import Metric
 from harness.stats.difference import Estimate
+from harness.stats.strength import Strength
 
 SCHEMA_VERSION = 1
 
@@ -51,6 +52,19 @@ class Gap:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How strong a row is against the baseline, whose own strength is 50.
+
+    Attributes:
+        plain: from the preferences alone.
+        styled: of answers that look like the baseline's: as long, with as much markdown.
+    """
+
+    plain: Strength
+    styled: Strength
+
+
+@dataclass(frozen=True)
 class Row:
     """A complete row: every seed and every prompt that the board has.
 
@@ -60,6 +74,7 @@ class Row:
         gap: None for the reference method itself, and where that is not complete.
         ranks: first and last rank that the data allow; None where no order is claimed.
         ties: letters that the row shares with those it cannot be told apart from.
+        standing: against the baseline, where answers were compared with one.
     """
 
     label: str
@@ -71,6 +86,7 @@ class Row:
     ranks: tuple[int, int] | None
     ties: str
     cost: Cost | None
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.board.contents import Board, Pair, Row, TaskBoard, Unranked, tested
+from harness.board.contents import Board, Pair, Row, Standing, TaskBoard, Unranked, tested
 from harness.board.numbers import stored
 from harness.board.verdict import verdict
 from harness.stats.difference import Estimate
@@ -94,7 +94,21 @@ def _json_row(row: Row) -> dict[str, Any]:
         },
         "difference": {**_estimate(gap.estimate), "p_holm": stored(gap.p_holm)} if gap else None,
         "cost": _cost(row) or None,
+        "strength": _standing(row.standing),
     }
+
+
+def _standing(found: Standing | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    both = {"plain": found.plain, "style_controlled": found.styled}
+    return {
+        name: {
+            "value": stored(each.value), "low": stored(each.interval[0]),
+            "high": stored(each.interval[1]), "standard_error": stored(each.standard_error),
+        }
+        for name, each in both.items()
+    }  # fmt: skip
 
 
 def _json_pair(pair: Pair) -> dict[str, Any]:

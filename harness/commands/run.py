@@ -74,7 +74,7 @@ def read(args: Namespace) -> Experiment:
         "processes": args.processes, "name": args.name, "reference_method": args.reference_method,
         "budget.preset": args.budget, "judge.kind": args.judge, "judge.model": args.judge_model,
         "judge.max_cost": args.max_cost, "judge.prices": args.prices,
-        "generation.backend": args.generation,
+        "generation.backend": args.generation, "also_lm_eval": args.also_lm_eval,
     }  # fmt: skip
     keys |= {key: value for key, value in flags.items() if value is not None}
     keys |= dict(read_assignment(text) for text in args.set or [])
@@ -92,7 +92,7 @@ def _carry_out(plan: Any, store: Any, args: Namespace, reporter: Reporter) -> di
 
     try:
         return carry_out(
-            [cell.score for cell in plan.cells], store, workers=args.workers,
+            plan.ends, store, workers=args.workers,
             listen=(lambda event: None) if args.quiet else reporter,
         )  # fmt: skip
     finally:
@@ -152,6 +152,7 @@ def _announce(plan: Any, work: Outlook, workers: int) -> None:
     boards = ", ".join(board.name for board in plan.boards)
     print(f"Methods: {rows} (each tested against {x.reference_method})", file=sys.stderr)
     print(f"Boards:  {boards}; {x.seeds} seeds, budget '{x.preset}'", file=sys.stderr)
+    print(f"Writes:  {plan.writes}", file=sys.stderr)
     if work.seconds:
         text = f"{len(work.seconds)} of {len(work.stages)} stages, about {duration(work.wall)}"
         print(f"Work:    {text} on {workers} workers", file=sys.stderr)

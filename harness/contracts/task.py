@@ -43,6 +43,18 @@ LC_WIN_RATE = Metric(
 )  # fmt: skip
 
 
+STYLE = tuple(
+    Metric(f"style_{name}", "share", None, f"{what} than the baseline's", detail=True)
+    for name, what in (
+        ("length", "how much longer an answer is, in words,"),
+        ("headers", "how many more headers a word an answer has"),
+        ("lists", "how many more list items a word an answer has"),
+        ("bold", "how many more bold spans a word an answer has"),
+    )
+)
+"""Arena-Hard's covariates of style; see `harness.stats.strength.style_differences`."""
+
+
 @dataclass(frozen=True)
 class Corpus:
     """A task's data: texts for the supervised warm start, and prompts in three disjoint splits."""
@@ -85,7 +97,7 @@ class Answers:
     """The answers to one prompt that pairs can be made of, each as training would see it.
 
     Attributes:
-        samples: two or more of the reference policy.
+        samples: as many of the reference policy as the task asks for.
         original: what followed the prompt in the data, cut to the token limit where the budget
             cuts: a label must belong to the text that is trained on. None where nothing followed.
     """
@@ -120,7 +132,8 @@ class Task:
         pairs: (variant, prompts, answers, generator) to labelled pairs.
         score: one mapping from metric name to value for each completion, in order.
         metrics: what `score` returns; without a contest the first is what the board ranks by.
-        temperature: of the samples that pairs are made of.
+        samples: of the reference policy to a prompt, for pairs; 0 where the data bring the pairs.
+        temperature: of these samples.
         temperatures: of the completions that are scored; none: `temperature` alone.
         contest: how answers are compared with a baseline's; the board then ranks by the win rate.
         small_model: the policy of the embedded world, where no model is named.
@@ -134,6 +147,7 @@ class Task:
     ]
     score: Callable[[Sequence[Completion]], list[dict[str, float]]]
     metrics: Sequence[Metric]
+    samples: int = 2
     temperature: float = 1.0
     temperatures: Sequence[float] = ()
     contest: Contest | None = None

@@ -59,16 +59,19 @@ def make_pairs(work: Work) -> Mapping[str, Any]:
         if prompt.split != "test"
     ]
     rules = TokenRules.of(AutoTokenizer.from_pretrained(work.inputs["policy"]))
-    samples = _by_prompt(read_jsonl(work.inputs["samples"] / "completions.jsonl", Completion))
+    sampled = work.inputs.get("samples")
+    found = read_jsonl(sampled / "completions.jsonl", Completion) if sampled else []
+    samples = _by_prompt(found)
+    limits = Limits(**s["limits"])
     answers = {
-        p.prompt_id: Answers(samples[p.prompt_id], _original(p, rules, Limits(**s["limits"])))
+        p.prompt_id: Answers(samples.get(p.prompt_id, []), _original(p, rules, limits))
         for p in prompts
     }
     pairs = task.pairs(s["variant"], prompts, answers, np.random.default_rng(s["seed"]))
     write_jsonl(work.out / "pairs.jsonl", pairs)
     originals = [a.original for a in answers.values() if a.original]
     facts = {**_described(pairs), "originals_cut": sum(not o.finished for o in originals)}
-    if task.parses is not None:
+    if task.parses is not None and found:
         texts = [c.prompt + c.text for some in samples.values() for c in some]
         facts["samples_that_parse"] = sum(map(task.parses, texts)) / len(texts)
     return facts

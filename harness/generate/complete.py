@@ -12,8 +12,9 @@ from harness.data.tokens import Ids, TokenRules, cut_prompt
 from harness.engine.branches import Sequences
 from harness.engine.choice import choose
 from harness.engine.engines import Engine
+from harness.generate.asked import Asked, Policies, Writer
 from harness.generate.draws import Draws
-from harness.generate.elsewhere import Asked, Policies, Writer, elsewhere
+from harness.generate.elsewhere import elsewhere
 from harness.generate.ways import TOKENS, find_way
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
 from harness.store.stage import Work
@@ -161,8 +162,9 @@ def complete(
     if writer is not None:
         asked = [Asked(job.prompt.prompt_id, job.sample, job.temperature, job.ids) for job in jobs]
         told = writer(asked, most, ends, report)
-        pairs = zip(jobs, told.answers, strict=True)
-        return Written([_completion(rules, j, ids, ids[-1] in ends) for j, ids in pairs], told.facts)
+        written = zip(jobs, told.answers, strict=True)
+        made = [_completion(rules, job, ids, ids[-1] in ends) for job, ids in written]
+        return Written(made, told.facts)
     way = find_way(model, [job.ids for job in jobs], most)
     budget = tokens or TOKENS.get(model.device.type, TOKENS["cpu"])
     found: dict[int, Completion] = {}

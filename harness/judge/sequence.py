@@ -30,6 +30,22 @@ def load_sequence_classifier(source: str, folder: Path) -> LabelModel:
     Raises:
         DataError: something is missing, or the model is not a classifier.
     """
+    model, tokenizer, limit = open_classifier(source, folder)
+    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    if len(labels) < 2 or model.config.problem_type == "regression":
+        raise DataError(
+            f"'{source}' gives a number and no probability (its labels: {', '.join(labels)}); "
+            "name a classifier with at least two labels"
+        )
+    return LabelModel(labels, limit, Sequences(model, tokenizer, limit).score)
+
+
+def open_classifier(source: str, folder: Path) -> tuple[Any, Any, int | None]:
+    """Model, tokenizer and limit of tokens of a folder.
+
+    Raises:
+        DataError: something is missing, or the weights hold no head of a classifier.
+    """
     _need_files(source, folder)
     try:
         with _quiet():
@@ -48,16 +64,8 @@ def load_sequence_classifier(source: str, folder: Path) -> LabelModel:
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"]))
         raise DataError(f"'{source}' is not a trained classifier: its weights lack {names}")
-    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    if len(labels) < 2 or model.config.problem_type == "regression":
-        raise DataError(
-            f"'{source}' gives a number and no probability (its labels: {', '.join(labels)}); "
-            "name a classifier with at least two labels"
-        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    limit = _max_tokens(model, tokenizer)
-    score = _Sequences(model.eval().to(device), tokenizer, limit).score
-    return LabelModel(labels, limit, score)
+    return model.eval().to(device), tokenizer, _max_tokens(model, tokenizer)
 
 
 def _need_files(source: str, folder: Path) -> None:
@@ -71,7 +79,13 @@ def _need_files(source: str, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Sequences:
+class Sequences:
+    """Texts to logits in batches.
+
+    Attributes:
+        limit: after how many tokens a text is cut; None where there is no limit.
+    """
+
     model: Any
     tokenizer: Any
     limit: int | None
@@ -82,23 +96,41 @@ class _Sequences:
         Raises:
             DataError: a text has no tokens.
         """
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         probabilities = np.empty((len(texts), self.model.config.num_labels))
-        size = TEXTS_AT_ONCE if self._can_pad() else 1
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            probabilities[batch] = self._batch([texts[i] for i in batch], pad=size > 1)
+        for batch in self.batches([len(text) for text in texts]):
+            logits = self.logits([texts[i] for i in batch], None, pad=self.can_pad())
+            multi = self.model.config.problem_type == "multi_label_classification"
+            probabilities[batch] = (logits.sigmoid() if multi else logits.softmax(-1)).cpu()
         return probabilities
 
-    def _can_pad(self) -> bool:
-        """A model that looks for the last token must mean the same padding as the tokenizer."""
+    def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Rows by length, so that little is padded."""
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        size = TEXTS_AT_ONCE if self.can_pad() else 1
+        for start in range(0, len(order), size):
+            yield order[start : start + size]
+
+    def can_pad(self) -> bool:
+        """Whether batches may be padded.
+
+        A model that looks for the last token must mean the same padding as the tokenizer.
+        """
         pad = self.tokenizer.pad_token_id
         return pad is not None and pad == getattr(self.model.config, "pad_token_id", None)
 
     @torch.inference_mode()
-    def _batch(self, texts: Sequence[str], *, pad: bool) -> FloatArray:
+    def logits(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, *, pad: bool, special: bool = True
+    ) -> torch.Tensor:
+        """Of one batch, [texts, outputs], in double precision.
+
+        Raises:
+            DataError: a text has no tokens.
+        """
         encoded = self.tokenizer(
             list(texts),
+            text_pair=pairs,
+            add_special_tokens=special,
             padding=pad,
             padding_side="right",
             truncation=self.limit is not None,
@@ -111,10 +143,8 @@ class _Sequences:
                 raise DataError(f"the classifier's tokenizer finds no token in the text {text!r}")
         known = inspect.signature(self.model.forward).parameters
         inputs = {k: v.to(self.model.device) for k, v in encoded.items() if k in known}
-        logits = self.model(**inputs).logits.double()
-        if self.model.config.problem_type == "multi_label_classification":
-            return np.asarray(logits.sigmoid().cpu())
-        return np.asarray(logits.softmax(-1).cpu())
+        logits: torch.Tensor = self.model(**inputs).logits.double()
+        return logits
 
 
 def _max_tokens(model: Any, tokenizer: Any) -> int | None:

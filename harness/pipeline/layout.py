@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
+from typing import Any
 
-from harness.backends import JUDGE_MEANS
+from harness.backends import JUDGE_MEANS, JUDGE_READS
 from harness.config import Experiment
 from harness.contracts.method import Method
+from harness.data.identity import fingerprint
+from harness.judge.judges import kind_of, pinned
+from harness.judge.lm_eval import read_tasks
 from harness.pipeline.names import BASE, Board, Row
 from harness.pipeline.shared import CHECKPOINT_STEPS, Shared
 from harness.pipeline.trials import edges
@@ -23,6 +28,7 @@ class Cell:
     Attributes:
         row: None for the reference policy.
         train: None for the reference policy, which is not trained here.
+        also: lm-evaluation-harness on its weights, where that is asked for; no rank hangs on it.
     """
 
     board: Board
@@ -30,34 +36,51 @@ class Cell:
     seed: int
     train: Stage | None
     score: Stage
+    also: Stage | None = None
+
+    @property
+    def ends(self) -> tuple[Stage, ...]:
+        """What is wanted of it; all else is made on the way."""
+        return (self.score,) if self.also is None else (self.score, self.also)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The stages of one board; equal stages of several boards have equal keys and are made once."""
+    """The stages of one board; equal stages of several boards have equal keys and are made once.
+
+    Attributes:
+        purse: of this run: what `judge.max_cost` limits together.
+        backend: what writes completions.
+    """
 
     experiment: Experiment
     board: Board
     reference: Method
+    purse: str
+    backend: Mapping[str, Any]
 
     def cells(self, rows: Sequence[Row]) -> Iterator[Cell]:
         """Every run of the board, that of the untrained policy first."""
         for seed in range(self.experiment.seeds):
             completions = self._generate(None, seed, f"generate {self._at(BASE, seed)}")
-            yield Cell(self.board, None, seed, None, self._score(completions, BASE, seed))
+            scores = self._score(completions, BASE, seed)
+            # It does not sample: the untrained policy has one result, whatever the seed.
+            also = self._also(None, BASE, seed) if seed == 0 else None
+            yield Cell(self.board, None, seed, None, scores, also)
         for row in rows:
             for seed in range(self.experiment.seeds):
                 name = f"{row.method.name} {row.label}".strip()
                 train = self._train(row, seed, f"train {self._at(name, seed)}", self._choice(row))
                 completions = self._generate(train, seed, f"generate {self._at(name, seed)}")
-                yield Cell(self.board, row, seed, train, self._score(completions, name, seed))
+                scores = self._score(completions, name, seed)
+                yield Cell(self.board, row, seed, train, scores, self._also(train, name, seed))
 
     def _at(self, name: str, seed: int) -> str:
         return f"{name}, seed {seed}, {self.board.name}"
 
     @cached_property
     def _shared(self) -> Shared:
-        return Shared(self.experiment, self.board)
+        return Shared(self.experiment, self.board, self.backend)
 
     def _choice(self, row: Row) -> Stage | None:
         """The stage that chooses among a row's trials by their validation prompts; seed 0 runs."""
@@ -149,11 +172,30 @@ class Layout:
         )  # fmt: skip
 
     def _judge(self, completions: Stage, name: str, seed: int) -> Stage:
-        judge = asdict(self.experiment.judge)
-        means = {key: judge.pop(key) for key in JUDGE_MEANS}
-        del judge["unreadable"]  # of the score
+        contest, judge = self.board.task.contest, self.experiment.judge
+        assert contest is not None, "only a contest is judged"
+        every = asdict(judge)
+        kind = kind_of(judge, contest)
+        used = {"kind": kind} | {key: every[key] for key in (*JUDGE_READS[kind], "retest")}
+        means = {key: every[key] for key in JUDGE_MEANS} | {"purse": self.purse}
         return Stage(
             "judge", f"judge {self._at(name, seed)}", "harness.judge.contest:judge",
-            {**self._shared.asked, "judge": judge}, {"completions": completions},
-            self._shared.plugins, means=means,
+            {**self._shared.asked, "judge": used, "judge_is": pinned(judge, contest)},
+            {"completions": completions}, self._shared.plugins, means=means,
+        )  # fmt: skip
+
+    def _also(self, trained: Stage | None, name: str, seed: int) -> Stage | None:
+        x = self.experiment
+        if x.also_lm_eval is None:
+            return None
+        asked = read_tasks(x.also_lm_eval)
+        content = fingerprint(asked.folder) if asked.folder else None
+        settings = {
+            **asked._asdict(), "limit": x.lm_eval_limit, "content": content,
+            "version": version("lm_eval"),
+        }  # fmt: skip
+        inputs = {"policy": self._shared.policy} | ({"trained": trained} if trained else {})
+        return Stage(
+            "lm-eval", f"lm-eval {self._at(name, seed)}", "harness.judge.lm_eval:evaluate",
+            settings, inputs,
         )  # fmt: skip

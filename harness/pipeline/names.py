@@ -13,6 +13,8 @@ from harness.contracts.method import Method
 from harness.contracts.task import Task, TaskPlugin
 from harness.data.identity import locate, pin
 from harness.errors import RequestError, unknown
+from harness.judge.judges import check_judge
+from harness.judge.lm_eval import check_lm_eval, read_tasks
 from harness.pipeline.trials import Trial, trials
 from harness.registry import load_method, load_task
 
@@ -84,11 +86,17 @@ def boards(experiment: Experiment) -> list[Board]:
     """The boards of an experiment.
 
     Raises:
-        RequestError: an unknown task, variant or setting, a board twice, or no model to begin with.
+        RequestError: an unknown task, variant or setting, a board twice, no model to begin with, or
+            a judge that cannot be asked.
         DataError: a model or a data set that does not exist.
     """
     found = [board for choice in experiment.tasks for board in _boards(choice)]
     _check_model(experiment.model, found)
+    if experiment.also_lm_eval is not None:
+        check_lm_eval(read_tasks(experiment.also_lm_eval))
+    for board in found:
+        if board.task.contest is not None:
+            check_judge(experiment.judge, board.task.contest)
     names = [board.name for board in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RequestError(f"task '{twice}' is named twice")

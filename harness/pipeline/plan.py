@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from harness.config import Experiment
+from harness.generate.backends import backend
 from harness.pipeline.layout import Cell, Layout
 from harness.pipeline.names import Board, Row, boards, rows
 from harness.store.stage import Stage
@@ -14,12 +16,22 @@ from harness.store.stage import Stage
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that an experiment makes, in an order in which it can be made."""
+    """Everything that an experiment makes, in an order in which it can be made.
+
+    Attributes:
+        writes: which backend writes completions, and why.
+    """
 
     experiment: Experiment
     rows: Sequence[Row]
     boards: Sequence[Board]
     cells: Sequence[Cell]
+    writes: str
+
+    @cached_property
+    def ends(self) -> list[Stage]:
+        """What is wanted of every cell."""
+        return [stage for cell in self.cells for stage in cell.ends]
 
     @cached_property
     def stages(self) -> list[Stage]:
@@ -31,8 +43,8 @@ class Plan:
                 visit(source)
             found.setdefault(stage.key, stage)
 
-        for cell in self.cells:
-            visit(cell.score)
+        for stage in self.ends:
+            visit(stage)
         return list(found.values())
 
 
@@ -45,7 +57,12 @@ def plan(experiment: Experiment) -> Plan:
     """
     found, shown = rows(experiment), boards(experiment)
     reference = next(row for row in found if row.method.name == experiment.reference_method)
+    purse = uuid.uuid4().hex
+    lora_rank = experiment.budget.lora.rank
+    written, why = backend(experiment.generation, lora_rank=lora_rank)
     cells = [
-        cell for board in shown for cell in Layout(experiment, board, reference.method).cells(found)
+        cell
+        for board in shown
+        for cell in Layout(experiment, board, reference.method, purse, written).cells(found)
     ]
-    return Plan(experiment, found, shown, cells)
+    return Plan(experiment, found, shown, cells, why)

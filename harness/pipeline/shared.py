@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.backends import GENERATION_MEANS
 from harness.config import Experiment
 from harness.data.identity import pin
 from harness.pipeline.names import Board
@@ -30,10 +31,14 @@ class Shared:
     """What is made once for all methods, settings and seeds of one board.
 
     Equal stages of several boards have equal keys and are made once, too.
+
+    Attributes:
+        backend: what writes completions; see `harness.generate.backends.backend`.
     """
 
     experiment: Experiment
     board: Board
+    backend: Mapping[str, Any]
 
     @cached_property
     def asked(self) -> dict[str, Any]:
@@ -84,7 +89,8 @@ class Shared:
         """Its answers, of which pairs are made."""
         return self.completions(
             "sample", f"samples for pairs, {self.board.plugin.name}", None,
-            splits=["train", "validation"], samples=2, temperatures=[self.board.task.temperature],
+            splits=["train", "validation"], samples=self.board.task.samples,
+            temperatures=[self.board.task.temperature],
             seed=self.experiment.data_seed, logprobs=False,
         )  # fmt: skip
 
@@ -95,7 +101,9 @@ class Shared:
             **self.asked, "variant": self.board.variant, "seed": self.experiment.data_seed,
             "limits": self._limits,
         }  # fmt: skip
-        inputs = {"corpus": self.corpus, "samples": self.samples, "policy": self.policy}
+        inputs = {"corpus": self.corpus, "policy": self.policy}
+        if self.board.task.samples:
+            inputs["samples"] = self.samples
         return Stage(
             "pairs", f"labelled pairs, {self.board.name}", "harness.data.corpus:make_pairs",
             settings, inputs, self.plugins,
@@ -212,11 +220,16 @@ class Shared:
         settings = {
             **self.numbers, "splits": list(splits), "decoding": decoding, "seed": seed,
             "logprobs": logprobs, "max_prompt_tokens": b.max_prompt_tokens,
+            "backend": dict(self.backend),
         }  # fmt: skip
         inputs = {"corpus": self.corpus, "policy": self.policy}
         if trained is not None:
             inputs["trained"] = trained
-        return Stage(verb, label, "harness.generate.complete:generate", settings, inputs)
+        every = asdict(self.experiment.generation)
+        return Stage(
+            verb, label, "harness.generate.complete:generate", settings, inputs,
+            means={key: every[key] for key in GENERATION_MEANS},
+        )  # fmt: skip
 
 
 def _source(model: str | None) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from harness.stats.components import (
     Table,
     as_table,
     mean_squares,
+    median_squares,
     variance_components,
     variance_of_mean,
 )
+from harness.stats.pooling import RunSpread, moderated
 from harness.stats.power import minimum_detectable_effect, t_quantile
 
 Scope = Literal["seeds and prompts", "prompts only"]
@@ -33,16 +35,17 @@ class Estimate:
         low: lower end of the t interval at the level asked for.
         high: upper end.
         standard_error: of `value`, over the population that `scope` names.
-        df: Satterthwaite degrees of freedom of `standard_error`.
+        df: degrees of freedom of `standard_error`, as `variance_of_mean` has them.
         seeds: runs used (pairs of runs, for a difference).
         prompts: prompts used.
         scope: what may differ on repetition. With one seed "prompts only": the interval is about
             these runs and says nothing about the methods that made them.
         seed_sd: standard deviation between runs (between pairs of runs, for a difference) beyond
-            what their prompts explain; None with one seed.
+            what their prompts explain, as far as a `spread` was given one that other rows had a
+            say in; None with one seed.
         p: two-sided p of "the true value is 0"; None for the mean of one method, where 0 is no
             hypothesis.
-        mde: minimum detectable effect at 80 % power.
+        mde: minimum detectable effect at 80 % power; as often too small as too large.
         dropped_prompts: prompts left out because a value was missing in some run.
         components: the variances behind `standard_error`, for `seeds_needed`, `prompts_needed`.
     """
@@ -76,19 +79,22 @@ def estimate(values: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
             `level` outside (0, 1).
     """
     table = as_table(values)
-    return _estimate(table, _magnitude(table), level, is_difference=False)
+    return _estimate(table, _magnitude(table) * ROUNDING, level, is_difference=False)
 
 
-def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, level: float = 0.95) -> Estimate:
+def difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    level: float = 0.95,
+    spread: RunSpread | None = None,
+) -> Estimate:
     """The mean of `a - b` over pairs of runs and prompts, with the p of "there is no difference".
 
     Prompts crossed with pairs of runs, both random. Two runs of one seed share the order of their
     data, so they may go up and down together, and in their difference what they share cancels. The
     other form adds the seed variances of the two methods. It has twice the degrees of freedom, but
-    counts what cancels as noise: with 5 seeds of 2 points' standard deviation on 805 prompts it
-    found a gain of 4 points in 62 to 64 % of trials, this form in 59, 76 and 86 % as the runs of a
-    seed correlated at 0, 0.5 and 0.8; its true nulls were then rejected in 4.1, 2.8 and 1.9 %,
-    those of this form in 4.5 to 4.8 %.
+    counts what cancels as noise, and is the more conservative the more the runs of a seed share.
 
     To compare with one fixed policy that was not trained, repeat its row for every seed.
 
@@ -98,6 +104,8 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, level: float = 0.95) -> Es
         a: scores of one method [seeds, prompts].
         b: scores of the other; row for row the same seed, column for column the same prompt.
         level: coverage of the interval.
+        spread: what the other rows of a board tell of the variance between runs. With three seeds
+            and a dozen rows it is what makes a small p believable: `docs/statistics.md`.
 
     Raises:
         ValueError: shapes that differ, not tables, no values, one that is infinite, fewer than 2
@@ -109,18 +117,32 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, level: float = 0.95) -> Es
             f"rows must be the same seeds and columns the same prompts: "
             f"got {first.shape[0]} x {first.shape[1]} and {second.shape[0]} x {second.shape[1]}"
         )
-    magnitude = max(_magnitude(first), _magnitude(second))
-    return _estimate(first - second, magnitude, level, is_difference=True)
+    rounding = ROUNDING * max(_magnitude(first), _magnitude(second))
+    return _estimate(first - second, rounding, level, is_difference=True, spread=spread)
 
 
 def _magnitude(table: Table) -> float:
     return float(np.abs(table).max(initial=0.0, where=~np.isnan(table)))
 
 
-def _estimate(table: Table, magnitude: float, level: float, *, is_difference: bool) -> Estimate:
+def _estimate(
+    table: Table,
+    rounding: float,
+    level: float,
+    *,
+    is_difference: bool,
+    spread: RunSpread | None = None,
+) -> Estimate:
     complete = _complete_prompts(table)
     seeds, prompts = complete.shape
-    value, standard_error, df, components = _mean(complete, magnitude * ROUNDING)
+    value = float(complete.mean())
+    low, high = float(complete.min()), float(complete.max())
+    if high - low <= rounding:  # else rounding errors would be taken for the variance
+        value = 0.0 if max(-low, high) <= rounding else (low + high) / 2
+        found = _constant(seeds, prompts)
+    else:
+        found = _varied(complete, spread)
+    standard_error, df = math.sqrt(found.variance), found.df
     half = t_quantile(df, level) * standard_error
     return Estimate(
         value=value,
@@ -131,11 +153,11 @@ def _estimate(table: Table, magnitude: float, level: float, *, is_difference: bo
         seeds=seeds,
         prompts=prompts,
         scope="prompts only" if seeds == 1 else "seeds and prompts",
-        seed_sd=None if components.run is None else math.sqrt(components.run),
+        seed_sd=None if found.components.run is None else math.sqrt(found.components.run),
         p=_p_of_zero(value, standard_error, df, prompts) if is_difference else None,
-        mde=minimum_detectable_effect(standard_error, df, level=level),
+        mde=minimum_detectable_effect(math.sqrt(found.usual_variance), found.usual_df, level=level),
         dropped_prompts=table.shape[1] - prompts,
-        components=components,
+        components=found.components,
     )
 
 
@@ -153,20 +175,44 @@ def _complete_prompts(table: Table) -> Table:
     return np.ascontiguousarray(table[:, kept])
 
 
-def _mean(table: Table, rounding: float) -> tuple[float, float, float, Components]:
-    """Mean, its standard error, degrees of freedom, and the components, of a complete table."""
+@dataclass(frozen=True)
+class _Spread:
+    """What stands behind a standard error.
+
+    Attributes:
+        variance: of the mean.
+        df: its degrees of freedom.
+        usual_variance: what the same design would have in half of all repetitions or less: few
+            runs mostly show too small a variance, and what they call detectable is not.
+        usual_df: its degrees of freedom.
+    """
+
+    variance: float
+    df: float
+    usual_variance: float
+    usual_df: float
+    components: Components
+
+
+def _constant(seeds: int, prompts: int) -> _Spread:
+    """Of a table whose cells are all the same."""
+    parts, df = Components(None if seeds == 1 else 0.0, 0.0, 0.0), float(prompts - 1)
+    return _Spread(0.0, df, 0.0, df, parts)
+
+
+def _varied(table: Table, spread: RunSpread | None) -> _Spread:
+    """Of a complete table whose cells differ."""
     seeds, prompts = table.shape
-    low, high = float(table.min()), float(table.max())
-    if high - low <= rounding:  # else rounding errors would be taken for the variance
-        value = 0.0 if max(-low, high) <= rounding else (low + high) / 2
-        return value, 0.0, float(prompts - 1), Components(None if seeds == 1 else 0.0, 0.0, 0.0)
     if seeds == 1:
-        variance = float(table.var(ddof=1))
-        one_run = Components(run=None, prompt=variance, residual=0.0)
-        return float(table.mean()), math.sqrt(variance / prompts), float(prompts - 1), one_run
-    squares = mean_squares(table)
-    variance, df = variance_of_mean(squares)
-    return float(table.mean()), math.sqrt(variance), df, variance_components(squares)
+        by_prompt = float(table.var(ddof=1))
+        variance, df = by_prompt / prompts, float(prompts - 1)
+        return _Spread(variance, df, variance, df, Components(None, by_prompt, 0.0))
+    squares, runs_df = moderated(mean_squares(table), spread)
+    return _Spread(
+        *variance_of_mean(squares, runs_df),
+        *variance_of_mean(median_squares(squares, runs_df), runs_df),
+        variance_components(squares),
+    )
 
 
 def _p_of_zero(value: float, standard_error: float, df: float, prompts: int) -> float:

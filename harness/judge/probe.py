@@ -1,0 +1,55 @@
+"""Whether an end point gives log-probabilities, found out with the first call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+from typing import NamedTuple
+
+from harness.errors import RequestError
+from harness.judge.reply import Answer, RefusalError
+from harness.judge.template import Messages
+from harness.judge.tries import Tries
+
+REFUSALS = 3
+"""Questions refused one after the other, before any was answered, until none will be."""
+
+_ANSWERS = 3
+"""Without log-probabilities, until an end point is said to have none: one may be a fault."""
+
+
+class Probe(NamedTuple):
+    """An answer with log-probabilities.
+
+    Attributes:
+        row: of the question, from 0.
+        paid: its tokens, "input" and "output".
+    """
+
+    row: int
+    answer: Answer
+    paid: Counter[str]
+
+
+async def find_logprobs(tries: Tries, questions: Iterable[Messages]) -> Probe | None:
+    """The first answer, if there are log-probabilities in it; None where an end point gives none.
+
+    Raises:
+        RequestError: the end point takes none of the first questions.
+        ExhaustedError, SpentError: as a call.
+    """
+    refusal: RefusalError | None = None
+    for row, messages in enumerate(islice(questions, REFUSALS)):
+        paid: Counter[str] = Counter()
+        try:
+            for _ in range(_ANSWERS):
+                answer = await tries.answer(messages, paid, insist=False)
+                if answer.top is not None:
+                    return Probe(row, answer, paid)
+            return None
+        except RefusalError as error:
+            if "logprob" in str(error):  # some models refuse them and answer without
+                return None
+            refusal = error
+    raise RequestError(f"the judge refuses to answer: {refusal}")

@@ -1,0 +1,112 @@
+"""One question until it has an answer that can be read: retries, money, a declared end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.judge.ask import Line
+from harness.judge.patience import Patience
+from harness.judge.purse import Purse
+from harness.judge.reply import Answer, PassingError
+from harness.judge.template import Messages
+from harness.judge.verdict_cache import Kept
+
+TRIES = 4
+"""Answers that a question may get before it counts as unreadable."""
+
+Read = Callable[[Answer], float | None]
+
+
+class ExhaustedError(Exception):
+    """A call failed as often as it may.
+
+    Attributes:
+        answered: whether the end point did answer, without saying anything.
+    """
+
+    def __init__(self, reason: str, *, answered: bool) -> None:
+        super().__init__(reason)
+        self.answered = answered
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How a question is put on an open line.
+
+    Attributes:
+        read: what an answer means; None where it cannot be told.
+        logprobs: whether to ask for log-probabilities; an answer without them is then a failure.
+        failures: calls that failed, counted by reason.
+        tokens: of all answers, counted as "input" and "output".
+    """
+
+    line: Line
+    patience: Patience
+    purse: Purse
+    read: Read
+    max_tokens: int
+    logprobs: bool
+    failures: Counter[str]
+    tokens: Counter[str]
+
+    async def settle(self, messages: Messages) -> Kept:
+        """The verdict on a question; without a preference where no try could be read.
+
+        Raises:
+            ExhaustedError: a call failed too often.
+            RefusalError, SpentError, RequestError: as a call.
+        """
+        paid: Counter[str] = Counter()
+        preference, tries = None, 0
+        while preference is None and tries < TRIES:
+            answer = await self.answer(messages, paid)
+            preference, tries = self.read(answer), tries + 1
+        words = answer.text or f"(nothing: {answer.ended})"
+        return Kept(preference, words, answer.raw, paid["input"], paid["output"], tries)
+
+    async def answer(
+        self, messages: Messages, paid: Counter[str], *, insist: bool = True
+    ) -> Answer:
+        """One well-formed answer, after as many failures as patience allows.
+
+        Args:
+            messages: the question.
+            paid: is told the tokens of every answer, of useless ones too.
+            insist: whether an answer without the wanted log-probabilities is a failure.
+
+        Raises:
+            ExhaustedError: a call failed too often.
+            RefusalError, SpentError, RequestError: as a call.
+        """
+        tries = 0
+        while True:
+            try:
+                answer = await self._call(messages, paid)
+                if insist and self.logprobs and answer.top is None:
+                    raise PassingError("no log-probabilities", answered=True)
+            except PassingError as error:
+                tries += 1
+                self.failures[str(error)] += 1
+                seconds = self.patience.seconds(tries, error.wish)
+                if seconds is None:
+                    wish = f" (it asks to wait {error.wish:.0f} s)" if error.wish else ""
+                    raise ExhaustedError(f"{error}{wish}", answered=error.answered) from error
+                await asyncio.sleep(seconds)
+            else:
+                return answer
+
+    async def _call(self, messages: Messages, paid: Counter[str]) -> Answer:
+        size = sum(len(message["content"].encode()) for message in messages)
+        aside = self.purse.set_aside(size, self.max_tokens)
+        try:
+            answer = await self.line.call(messages, self.max_tokens, logprobs=self.logprobs)
+        except BaseException:  # a cancelled call too must not hold money back
+            self.purse.give_back(aside)
+            raise
+        self.purse.settle(aside, size, answer.tokens)
+        for count in (paid, self.tokens):
+            count.update(dict(zip(("input", "output"), answer.tokens or (0, 0), strict=True)))
+        return answer
