@@ -25,7 +25,10 @@ _ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_OFFLINE": "1",  # all that it reads lies in a folder of ours
 }
-_NOT_PASSED_ON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
+_NOT_PASSED_ON = (
+    "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "VIRTUAL_ENV",  # of this environment
+    "PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF",  # vLLM gives memory back by its own pools
+)  # fmt: skip
 _PATIENCE = 10.0  # seconds for a process whose pipe is closed to end by itself
 _LOG_LINES = 500
 
