@@ -78,10 +78,11 @@ def work(folder: Path, completions: Sequence[Completion], **settings: Any) -> Wo
     write_jsonl(folder / "completions" / "completions.jsonl", completions)
     task_settings = settings.pop("task_settings", {})
     asked = JudgeSettings(**settings)
-    means = {key: asdict(asked)[key] for key in JUDGE_MEANS}
-    pins = pinned(asked, RULE)
+    given = asdict(asked)
+    means = {key: given.pop(key) for key in JUDGE_MEANS}
+    names = {"task": str(folder / "duel.py"), "task_settings": task_settings}
     return Work(
-        {"task": str(folder / "duel.py"), "task_settings": task_settings, "judge": pins},
+        {**names, "judge": given, "judge_is": pinned(asked, RULE)},
         {"completions": folder / "completions"}, folder / "out", folder / "scratch",
         lambda *_: None, means, folder / "shared",
     )  # fmt: skip

@@ -74,7 +74,7 @@ class Line:
             return await self._post(body)
         except RefusalError as error:
             # OpenAI's newer models know the limit by this name only, and say so.
-            if _NEWER_LIMIT not in str(error) or self.limit == _NEWER_LIMIT:
+            if _NEWER_LIMIT not in str(error) or _NEWER_LIMIT in body:
                 raise
             self.limit = _NEWER_LIMIT
         return await self.call(messages, max_tokens, logprobs=logprobs)

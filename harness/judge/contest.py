@@ -10,7 +10,7 @@ from harness.backends import JudgeSettings
 from harness.contracts.task import Contest
 from harness.errors import DataError, RequestError
 from harness.judge.both_orders import Match, both_orders, order_effects, retest_noise, unreadable
-from harness.judge.judges import open_judge, pinned
+from harness.judge.judges import kind_of, open_judge, pinned
 from harness.records import Completion, read_jsonl, write_jsonl
 from harness.registry import load_task
 from harness.store.stage import Work
@@ -19,7 +19,8 @@ from harness.store.stage import Work
 def judge(work: Work) -> Mapping[str, Any]:
     """Stage: one verdict for each completion, in order.
 
-    The setting "judge" is what `harness.judge.judges.pinned` says of the experiment's.
+    The settings hold fields of `JudgeSettings` ("judge") and what they stand for ("judge_is", by
+    `harness.judge.judges.pinned`).
 
     Raises:
         DataError: the task compares nothing, or a prompt has no answer of the baseline.
@@ -56,9 +57,10 @@ def _settings(work: Work, contest: Contest) -> JudgeSettings:
     given = {**work.settings["judge"], **work.means}
     names = {field.name for field in fields(JudgeSettings)}
     settings = JudgeSettings(**{name: value for name, value in given.items() if name in names})
-    if settings.kind == "openai":
+    if kind_of(settings, contest) == "openai":
         digest = pinned(settings, contest)["template_digest"]
-        if digest != given.get("template_digest", digest):
+        planned = work.settings.get("judge_is", {}).get("template_digest", digest)
+        if digest != planned:
             raise RequestError(
                 f"the judge's template {settings.template} was changed since the work was planned: "
                 "run the same command again"

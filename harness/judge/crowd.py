@@ -44,13 +44,12 @@ class Crowd:
     _failed_in_a_row: int = 0
     _last_chance: bool = False
 
-    async def ask(self, todo: Mapping[str, Versus], *, answered: bool) -> None:
+    async def ask(self, todo: Mapping[str, Versus], *, alone: bool, answered: bool) -> None:
         """Put all questions; those that failed too often once more at the end.
-
-        The first is put before all others: a wrong key or model costs one call.
 
         Args:
             todo: the comparisons by key.
+            alone: whether the first is put before all others: a wrong key then costs one call.
             answered: whether this judge is known to have answered others: what it refuses is then
                 the questions' fault.
 
@@ -59,7 +58,8 @@ class Crowd:
             StoreError: verdicts cannot be kept.
         """
         queue = iter(todo.items())
-        await self._first(queue, answered=answered)
+        if alone:
+            await self._first(queue, answered=answered)
         await self._together(queue)
         if self._aside and self.stopped is None:
             again, self._last_chance = self._aside, True

@@ -61,13 +61,13 @@ class LanguageModel:
             return []
         before = self.tally.asked
         how = self._how(versus)
-        probed = self.tally.asked - before
+        probed = self.tally.asked - before  # 1 where the question that told how was answered too
         keys = [self._key(how, one) for one in versus]
         kept = self.cache.get(list(dict.fromkeys(keys)))
         self.tally.cached += len(kept) - probed
         todo = {k: one for k, one in zip(keys, versus, strict=True) if k not in kept}
         if todo:
-            kept |= asyncio.run(self._ask(how, todo, len(kept)))
+            kept |= asyncio.run(self._ask(how, todo, len(kept), alone=not probed))
         for one in kept.values():
             self.tally.tokens.update(input=one.input_tokens, output=one.output_tokens)
         return [Reading(kept[key].preference, kept[key].said) for key in keys]
@@ -167,7 +167,9 @@ class LanguageModel:
             how == "logprobs", self.tally.failures, self.tally.new_tokens,
         )  # fmt: skip
 
-    async def _ask(self, how: How, todo: Mapping[str, Versus], done: int) -> dict[str, Kept]:
+    async def _ask(
+        self, how: How, todo: Mapping[str, Versus], done: int, *, alone: bool
+    ) -> dict[str, Kept]:
         total = done + len(todo)
 
         def keep(key: str, kept: Kept) -> Kept:
@@ -180,7 +182,7 @@ class LanguageModel:
             crowd = Crowd(
                 lambda versus: tries.settle(self.template.messages(versus)), keep, self.concurrency
             )
-            await crowd.ask(todo, answered=done > 0)
+            await crowd.ask(todo, alone=alone, answered=done > 0)
         self.tally.refused += len(crowd.refused)
         missing = len(todo) - len(crowd.verdicts)
         if crowd.spent:
