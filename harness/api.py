@@ -17,7 +17,7 @@ from harness.contracts.task import (
 from harness.data.load import Rows, load_rows
 from harness.data.texts import KeptTexts, keep_texts
 from harness.errors import DataError, RequestError
-from harness.judge.classifier import load_classifier, sentiment_reward
+from harness.judge.rewards.classifier import load_classifier, sentiment_reward
 from harness.records import Completion, Pair, Prompt
 
 __all__ = [

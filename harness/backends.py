@@ -16,8 +16,8 @@ class JudgeSettings:
     Attributes:
         kind: "auto" is the rule of an embedded world, where the task has one.
         model: of an OpenAI-compatible end point; or folder or hub id of a reward model.
-        template: how a model is asked: a name in `harness/judge/templates` or a file; None: the
-            task's own.
+        template: how a model is asked: a name in `harness/judge/asking/templates` or a file; None:
+            the task's own.
         reading: what is read of an answer: the log-probabilities of its first token, or its text.
             "auto": log-probabilities where the end point gives them.
         temperature: of the judge's own answers.
@@ -27,7 +27,7 @@ class JudgeSettings:
         concurrency: calls at once.
         timeout: seconds that a call may take.
         retries: of a call that failed for a reason that may pass.
-        prices: file with the price of a model's tokens; see `harness.judge.prices`.
+        prices: file with the price of a model's tokens; see `harness.judge.asking.prices`.
         max_cost: in the prices' currency; None: no limit. Calls that would go beyond are not made.
     """
 

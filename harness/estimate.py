@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.judge.template import load_template
+from harness.judge.asking.template import load_template
 from harness.pipeline.plan import Plan
 from harness.store.stage import Stage
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from harness.errors import DataError
-from harness.judge.agreement import agreement, by_subset
-from harness.judge.people import Choice, Compared, majority, read_people
+from harness.judge.exchange.agreement import agreement, by_subset
+from harness.judge.exchange.people import Choice, Compared, majority, read_people
 from harness.records import Verdict
 from harness.stats.agreement import (
     clustered_mean,

@@ -26,8 +26,8 @@ from transformers import (
 from harness.data.identity import fingerprint
 from harness.data.load import load_rows
 from harness.errors import DataError
-from harness.judge.classifier import Classifier, load_classifier, sentiment_reward
-from harness.judge.labels import positive_index
+from harness.judge.rewards.classifier import Classifier, load_classifier, sentiment_reward
+from harness.judge.rewards.labels import positive_index
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", *(f"w{i}" for i in range(28))]
 SMALL = {

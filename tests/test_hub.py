@@ -173,7 +173,7 @@ def test_a_classifier_comes_with_its_commit(hub: str, tmp_path: Path, shared: Pa
     folder = shared / "models" / "avgword-imdb-sentiment"
     FILES["models/owner/words"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     code = (
-        "from harness.judge.classifier import load_classifier\n"
+        "from harness.judge.rewards.classifier import load_classifier\n"
         "c = load_classifier('owner/words@old')\n"
         "print(c.facts['name'], c.facts['revision'], c.probabilities(['a great film'])[0] > 0.5)"
     )

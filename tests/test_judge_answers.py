@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.judge.answers import Token, from_grade, from_logprobs, from_token
-from harness.judge.reply import PassingError, read_answer
-from harness.judge.template import load_template
+from harness.judge.asking.answers import Token, from_grade, from_logprobs, from_token
+from harness.judge.asking.reply import PassingError, read_answer
+from harness.judge.asking.template import load_template
 
 GRADES = load_template("five-grade").labels
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import RequestError, StoreError
-from harness.judge.prices import Price, load_price
-from harness.judge.verdict_cache import FILE, Kept, Source, open_cache, question_key
+from harness.judge.asking.prices import Price, load_price
+from harness.judge.asking.verdict_cache import FILE, Kept, Source, open_cache, question_key
 
 from .judge_server import JudgeServer, judge_server
 from .test_judge_calls import judge_at, some
@@ -33,7 +33,7 @@ with judge_at(sys.argv[1], Path(sys.argv[2]), concurrency=4) as judge:
 WRITING = """
 import sys
 from pathlib import Path
-from harness.judge.verdict_cache import Kept, Source, open_cache
+from harness.judge.asking.verdict_cache import Kept, Source, open_cache
 mine = int(sys.argv[2])
 with open_cache(Path(sys.argv[1])) as cache:
     for row in range(200):

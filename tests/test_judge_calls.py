@@ -13,15 +13,15 @@ import pytest
 
 from harness.contracts.judge import Versus
 from harness.errors import HarnessError, RequestError
-from harness.judge.ask import EndPoint
-from harness.judge.crowd import UnansweredError
-from harness.judge.language_model import LanguageModel
-from harness.judge.patience import Patience
-from harness.judge.prices import Price
-from harness.judge.purse import Purse
-from harness.judge.template import load_template
-from harness.judge.tries import TRIES
-from harness.judge.verdict_cache import open_cache
+from harness.judge.asking.ask import EndPoint
+from harness.judge.asking.crowd import UnansweredError
+from harness.judge.asking.language_model import LanguageModel
+from harness.judge.asking.patience import Patience
+from harness.judge.asking.prices import Price
+from harness.judge.asking.purse import Purse
+from harness.judge.asking.template import load_template
+from harness.judge.asking.tries import TRIES
+from harness.judge.asking.verdict_cache import open_cache
 
 from .judge_server import FAULTS, JudgeServer, judge_server
 

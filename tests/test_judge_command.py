@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from harness.cli import main
-from harness.judge.people import read_people
+from harness.judge.exchange.people import read_people
 from harness.records import Completion, Verdict, write_jsonl
 from harness.store.manifest import Manifest, sizes, write_manifest
 

@@ -7,7 +7,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from harness.judge.patience import LONGEST_WISH, Patience, wish
+from harness.judge.asking.patience import LONGEST_WISH, Patience, wish
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from harness.contracts.task import Contest
 from harness.errors import DataError
 from harness.judge.both_orders import Match, both_orders
 from harness.judge.judges import open_judge
-from harness.judge.reward_model import load_reward_judge
+from harness.judge.rewards.reward_model import load_reward_judge
 
 from .test_classifier import build, texts
 

@@ -16,11 +16,11 @@ from harness.backends import JUDGE_MEANS, JudgeSettings
 from harness.contracts.judge import Reading, Versus
 from harness.contracts.task import Contest
 from harness.errors import DataError, RequestError
+from harness.judge.asking.crowd import UnansweredError
+from harness.judge.asking.verdict_cache import FILE
 from harness.judge.both_orders import Match, both_orders, order_effects, retest_noise, unreadable
 from harness.judge.contest import judge
-from harness.judge.crowd import UnansweredError
 from harness.judge.judges import check_judge, kind_of, open_judge, pinned
-from harness.judge.verdict_cache import FILE
 from harness.records import Completion, Verdict, read_jsonl, write_jsonl
 from harness.store.stage import Work
 

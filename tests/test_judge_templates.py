@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness.contracts.judge import Versus
 from harness.errors import RequestError
-from harness.judge.template import builtin_templates, fence, load_template
+from harness.judge.asking.template import builtin_templates, fence, load_template
 
 from .judge_server import BLOCK
 

@@ -22,9 +22,9 @@ from harness.backends import JudgeSettings
 from harness.contracts.judge import Versus
 from harness.contracts.task import Contest, SmallModel
 from harness.errors import RequestError
-from harness.judge.answers import TOP, Token, from_logprobs
+from harness.judge.asking.answers import TOP, Token, from_logprobs
+from harness.judge.asking.template import load_template
 from harness.judge.judges import open_judge
-from harness.judge.template import load_template
 from harness.train.policy import build_small, save_policy
 
 from .models import SHAPE

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from harness.errors import DataError, RequestError
-from harness.judge.annotations import annotation, export, folder_name, write
-from harness.judge.json_rows import read_rows
-from harness.judge.outputs import Output, Outputs, join, read_outputs
+from harness.judge.exchange.annotations import annotation, export, folder_name, write
+from harness.judge.exchange.json_rows import read_rows
+from harness.judge.exchange.outputs import Output, Outputs, join, read_outputs
 from harness.records import Completion, Verdict
 
 ROWS = [

@@ -29,7 +29,7 @@ def test_every_dependency_is_imported_somewhere() -> None:
     sources = [p for name in ("harness", "methods", "tasks") for p in (ROOT / name).rglob("*.py")]
     text = "\n".join(p.read_text(encoding="utf-8") for p in sources)
     for line in PROJECT["project"]["dependencies"]:
-        name = line.split(">=")[0].replace("-", "_")
+        name = line.split(">=")[0].split("[")[0].replace("-", "_")
         assert f"import {name}" in text or f"from {name}" in text, f"{name} is not used"
 
 

@@ -47,7 +47,7 @@ def test_variance_of_the_mean_of_shrout_and_fleiss_by_hand() -> None:
     rest = prompts - residual
     assert variance == pytest.approx((runs + rest) / 24, rel=1e-6)
     x = rest / runs
-    of_runs = 3 * (1 + 3 * x**2 / (x + 2))
+    of_runs = 3 * (1 + 3 * x**2 / (x + 7 / 3))
     share = rest / (runs + rest)
     assert df == pytest.approx(1 / (1 / of_runs + share**2 / 5), rel=1e-6)
 
@@ -104,7 +104,7 @@ def test_two_runs_are_believed_less() -> None:
     squares = MeanSquares(1.0, 5.0, 1.0, runs=2, prompts=10**9)
     assert variance_of_mean(squares)[1] == pytest.approx(1 + 4**2 / (4 + 30))
     more = MeanSquares(1.0, 5.0, 1.0, runs=3, prompts=10**9)
-    assert variance_of_mean(more)[1] == pytest.approx(2 * (1 + 3 * 4**2 / (4 + 3)))
+    assert variance_of_mean(more)[1] == pytest.approx(2 * (1 + 3 * 4**2 / (4 + 3.5)))
 
 
 @given(st.floats(0, 50), st.floats(0, 50), st.floats(0, 50), st.integers(2, 9))

@@ -76,13 +76,13 @@ def test_one_seed_speaks_of_prompts_only() -> None:
 def test_three_seeds_by_hand() -> None:
     # Runs -1, 0, 4 around their mean 1 on prompts 0, 2; no residual. MS_runs = 2 * 14 / 2 = 14;
     # MS_prompts = 3 * 2 / 1 = 6; variance (14 + 6) / 6. With x = 6 / 14 runs have
-    # 2 (1 + 3 x^2 / (x + 3)) degrees of freedom, and prompts have 1.
+    # 2 (1 + 3 x^2 / (x + 3.5)) degrees of freedom, and prompts have 1.
     d = np.array([[-1.0], [0.0], [4.0]]) + np.array([-1.0, 1.0])
     found = difference(d, np.zeros_like(d))
     assert found.value == pytest.approx(1.0)
     assert found.standard_error == pytest.approx(math.sqrt(20 / 6))
     x = 6 / 14
-    df = 1 / (1 / (2 * (1 + 3 * x**2 / (x + 3))) + (6 / 20) ** 2)
+    df = 1 / (1 / (2 * (1 + 3 * x**2 / (x + 3.5))) + (6 / 20) ** 2)
     assert found.df == pytest.approx(df)
     assert found.seed_sd == pytest.approx(math.sqrt(7))
     t = stats.t(df=df)

@@ -52,6 +52,18 @@ def test_rows_whose_runs_move_together_tell_no_more_than_one() -> None:
     assert bound.pooled_df == pytest.approx(2, rel=0.05)
 
 
+def test_rows_that_share_a_part_are_worth_as_many_as_their_correlation_leaves() -> None:
+    """Squares of two normal variables correlate as the square of their own correlation."""
+    drawn = rows(np.random.default_rng(7), 5, shared=2.0)
+    found = spread_of_means(drawn)
+    table = mean_squares(np.array([x.mean(axis=1) for x in drawn]).T)  # seeds by rows
+    both = table.between_runs + 4 * table.residual
+    correlation = (table.between_runs - table.residual) / both
+    assert 0.1 < correlation < 0.9
+    assert found is not None
+    assert found.pooled_df == pytest.approx(2 * 5 / (1 + 4 * correlation**2))
+
+
 def test_rows_that_are_alike_are_believed_and_rows_that_are_not_are_not() -> None:
     rng = np.random.default_rng(4)
     alike = [spread_of_differences(rows(rng, 12)) for _ in range(60)]

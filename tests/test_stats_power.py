@@ -102,7 +102,7 @@ def test_a_design_of_many_seeds_by_hand() -> None:
     assert standard_error**2 == pytest.approx(2 / 4 + 900 / 200 + 800 / 800)
     runs, prompts = 800 + 200 * 2, 800 + 4 * 900
     x = (prompts - 800) / runs
-    of_runs, share = 3 * (1 + 3 * x**2 / (x + 2)), x / (1 + x)
+    of_runs, share = 3 * (1 + 3 * x**2 / (x + 7 / 3)), x / (1 + x)
     assert df == pytest.approx(1 / (1 / of_runs + share**2 / 199))
 
 

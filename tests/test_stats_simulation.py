@@ -177,7 +177,7 @@ def test_no_mixture_of_variances_rejects_beyond_what_is_declared(
     """What `variance_of_mean` declares; the bounds leave 3 standard errors of the simulation."""
     rate = false_positives(runs, prompts, (seeds, 200), 20_000)
     assert rate + 0.005 >= 0.02
-    assert rate <= {2: 0.049, 3: 0.0515}.get(seeds, 0.0505) + 0.005
+    assert rate <= 0.05 + 0.005
 
 
 @pytest.mark.slow
@@ -239,22 +239,8 @@ def test_the_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> Non
     main(["--quick", "--repeats", "5", "--processes", "1"])
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(("| even |", "| wins |")) for line in lines) == 16
-    assert any(line.startswith("| pairs_bh |") for line in lines)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["even", "wins"])
-@pytest.mark.parametrize(
-    ("seeds", "prompts", "seed_sd"), [(3, 805, 2.0), (3, 200, 0.5), (5, 805, 2.0)]
-)
-def test_a_board_of_twelve_equal_rows_claims_nothing_19_times_in_20(
-    null_boards: Any, kind: str, seeds: int, prompts: int, seed_sd: float
-) -> None:
-    """Three standard errors of 1,000 boards above 5 %; without the other rows' runs it is 30 %."""
-    rates = null_boards.measured(null_boards.World(kind, 12, seeds, prompts, seed_sd), 1000, 1)
-    assert rates.pairs_bh <= 7.0
-    assert 3.5 <= rates.pair_on_board <= 6.5
-    assert 75.0 <= rates.power_on_board <= 85.0
+    ends = [line.split("|")[1:3] for line in lines[-4:]]
+    assert [[int(x) for x in pair] for pair in ends] == [[2, 3], [2, 5], [12, 3], [12, 5]]
 
 
 @pytest.mark.usefixtures("null_boards")
@@ -266,4 +252,33 @@ def test_the_benchmark_says_what_other_tests_would_have_said(
     assert len(capsys.readouterr().out.splitlines()) == 2 + 3 * 2 * 3
     world = module.World("even", 2, 3, 805, 2.0)
     prompts_only, _, _, ours = module.other_tests(world, 150, 0)
-    assert prompts_only > 15 > 10 > ours
+    assert prompts_only > 2 * ours
+
+
+def test_twelve_rows_tested_pair_by_pair_would_claim_far_too_often(null_boards: Any) -> None:
+    world, rng = null_boards.World("even", 12, 3, 805, 2.0), np.random.default_rng(6)
+    alone = beside = 0
+    for _ in range(150):
+        tables = world.draw(rng)
+        squares, _ = null_boards.squares_of_pairs(tables)
+        drawn, df = null_boards.beside_others(squares, tables)
+        alone += null_boards.any_claim(null_boards.tested(squares, world, 2.0).p(), 12)[1]
+        beside += null_boards.any_claim(null_boards.tested(drawn, world, df).p(), 12)[1]
+    assert alone > 0.13 * 150  # about a fifth
+    assert beside < 0.09 * 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["even", "wins"])
+@pytest.mark.parametrize(
+    ("seeds", "prompts", "seed_sd"), [(3, 805, 2.0), (3, 200, 0.5), (5, 805, 2.0)]
+)
+def test_a_board_of_twelve_equal_rows_claims_nothing_19_times_in_20(
+    null_boards: Any, kind: str, seeds: int, prompts: int, seed_sd: float
+) -> None:
+    """The bound of any claim leaves three standard errors of 1,000 boards above 5 %."""
+    rates = null_boards.measured(null_boards.World(kind, 12, seeds, prompts, seed_sd), 1000, 1)
+    assert rates.pairs_bh <= 7.0
+    assert 3.5 <= rates.pair_on_board <= 6.5
+    assert 93.0 <= rates.mean_held <= 97.0
+    assert 75.0 <= rates.power_on_board <= 85.0

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from harness.errors import DataError
 from harness.files import check_writable
-from harness.judge.annotations import export as exported
-from harness.judge.annotations import folder_name, write
+from harness.judge.exchange.annotations import export as exported
+from harness.judge.exchange.annotations import folder_name, write
 from harness.records import Completion, Verdict, read_jsonl
 from harness.store.manifest import Manifest, read_manifest
 

@@ -16,12 +16,12 @@ from harness.commands.judge_screen import (
     print_unreadable,
 )
 from harness.contracts.task import Contest
-from harness.judge.agreement import by_subset
-from harness.judge.annotations import folder_name, write_json
+from harness.judge.asking.crowd import UnansweredError
 from harness.judge.both_orders import Match, both_orders, unreadable
-from harness.judge.crowd import UnansweredError
+from harness.judge.exchange.agreement import by_subset
+from harness.judge.exchange.annotations import folder_name, write_json
+from harness.judge.exchange.people import read_people
 from harness.judge.judges import pinned
-from harness.judge.people import read_people
 
 
 def agree(args: Namespace, settings: JudgeSettings, contest: Contest) -> int:

@@ -14,13 +14,13 @@ from harness.commands.judge import name_of, noise, opened
 from harness.commands.judge_screen import print_figures, print_judge, print_noise, print_unreadable
 from harness.contracts.task import Contest
 from harness.errors import RequestError
-from harness.judge.annotations import annotation, folder_name, write, write_json
+from harness.judge.asking.crowd import UnansweredError
 from harness.judge.both_orders import Judged, Match, both_orders, unreadable
-from harness.judge.crowd import UnansweredError
-from harness.judge.figures import Figures, figures
-from harness.judge.json_rows import shown
+from harness.judge.exchange.annotations import annotation, folder_name, write, write_json
+from harness.judge.exchange.figures import Figures, figures
+from harness.judge.exchange.json_rows import shown
+from harness.judge.exchange.outputs import Joined, Outputs, join, read_instructions, read_outputs
 from harness.judge.judges import OpenJudge, pinned
-from harness.judge.outputs import Joined, Outputs, join, read_instructions, read_outputs
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from harness.board.columns import Column
 from harness.board.numbers import NONE, fixed, places, quantity
 from harness.board.terminal import WIDTH, aligned, wrapped
 from harness.board.text import shortened
-from harness.judge.agreement import Agreement
-from harness.judge.figures import Figures
+from harness.judge.exchange.agreement import Agreement
+from harness.judge.exchange.figures import Figures
 from harness.stats.agreement import Measured
 
 ROUNDING = 1e-6

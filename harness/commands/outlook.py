@@ -75,7 +75,7 @@ class Outlook:
 def _judging(plan: Any, stages: Sequence[Any]) -> str:
     """How often a judge will be asked at most, and what that may cost where prices are given."""
     from harness.estimate import call_tokens, calls
-    from harness.judge.prices import load_price
+    from harness.judge.asking.prices import load_price
 
     judge, prompts = plan.experiment.judge, plan.experiment.budget.test_prompts
     asked = {stage.key: n for stage in stages if (n := calls(stage, prompts))}

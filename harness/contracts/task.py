@@ -113,7 +113,7 @@ class Contest:
     The baseline's answer to a prompt is the prompt's `original`.
 
     Attributes:
-        template: how a language model is asked: a name in `harness/judge/templates`.
+        template: how a language model is asked: a name in `harness/judge/asking/templates`.
         rule: an embedded world's own judge; None where only a model can tell.
         length_controlled: whether the board ranks by the length-controlled win rate, not the raw.
     """

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from harness.address import check_url
 from harness.backends import GenerationSettings
 from harness.errors import RequestError
 
@@ -153,12 +154,7 @@ def _address(url: str | None) -> str:
             "address of a server of your own that has the reference policy, such as "
             "http://127.0.0.1:8000/v1"
         )
-    if "@" in url:
-        raise RequestError(
-            "generation.base_url holds a user or a password, which would be written down: put the "
-            "key into OPENAI_API_KEY"
-        )
-    return url.rstrip("/")
+    return check_url(url, "generation.base_url")
 
 
 def _where(settings: GenerationSettings) -> str:

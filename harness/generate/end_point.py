@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from harness.address import check_key
 from harness.data.tokens import Ids
 from harness.errors import HarnessError, RequestError
 
@@ -122,10 +122,14 @@ class EndPoint:
 
 @contextmanager
 def connect(base_url: str, model: str) -> Iterator[EndPoint]:
-    """A model of a server, until the block ends; the key is OPENAI_API_KEY, if there is one."""
+    """A model of a server, until the block ends; the key is OPENAI_API_KEY.
+
+    Raises:
+        RequestError: there is no key, and the server is on another machine.
+    """
     from openai import OpenAI
 
-    key = os.environ.get("OPENAI_API_KEY", "").strip() or "none"
+    key = check_key(base_url)
     with OpenAI(api_key=key, base_url=base_url, timeout=TIMEOUT, max_retries=RETRIES) as client:
         yield EndPoint(client, model)
 

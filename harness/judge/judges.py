@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.address import check_key, check_url
 from harness.backends import JudgeSettings
 from harness.contracts.judge import Judge
 from harness.contracts.task import Contest
 from harness.data.identity import pin
 from harness.errors import RequestError
-from harness.judge.address import check_key, check_url
-from harness.judge.prices import Price, load_price
-from harness.judge.template import Template, load_template
+from harness.judge.asking.prices import Price, load_price
+from harness.judge.asking.template import Template, load_template
 
 Kind = Literal["rule", "reward-model", "openai"]
 Told = Callable[[int, int], None]
@@ -138,7 +138,7 @@ def open_judge(
         with _language_model(settings, contest, shared, report, purse) as opened:
             yield opened
     elif kind == "reward-model":
-        from harness.judge.reward_model import load_reward_judge
+        from harness.judge.rewards.reward_model import load_reward_judge
 
         model = load_reward_judge(_model(settings, kind))
         yield OpenJudge(model, lambda: model, lambda: {"kind": kind, **model.facts})
@@ -152,11 +152,11 @@ def open_judge(
 def _language_model(
     settings: JudgeSettings, contest: Contest, shared: Path, report: Told, purse: str | None
 ) -> Iterator[OpenJudge]:
-    from harness.judge.ask import EndPoint
-    from harness.judge.language_model import LanguageModel
-    from harness.judge.patience import Patience
-    from harness.judge.purse import Purse
-    from harness.judge.verdict_cache import open_cache
+    from harness.judge.asking.ask import EndPoint
+    from harness.judge.asking.language_model import LanguageModel
+    from harness.judge.asking.patience import Patience
+    from harness.judge.asking.purse import Purse
+    from harness.judge.asking.verdict_cache import open_cache
 
     about, price = pinned(settings, contest), _price(settings)
     end_point = EndPoint(about["base_url"], about["model"], settings.temperature, settings.timeout)

@@ -137,12 +137,12 @@ def variance_of_mean(squares: MeanSquares, runs_df: float | None = None) -> tupl
     (residual alone, 3 runs). It only has a floor: what chance leaves it above 39 times in 40.
 
     Few runs decide the degrees of freedom. With `k` for those of between_runs and `x` for the
-    prompts' part over between_runs, they are k * (1 + 3 x^2 / (x + 6 / k)). Satterthwaite's are
+    prompts' part over between_runs, they are k * (1 + 3 x^2 / (x + 7 / k)). Satterthwaite's are
     k * (1 + x)^2, nearly the same where k is large; where it is small, they believe an x that is
     large because between_runs is small by chance, and reject up to 7.8 % of true nulls with
-    3 runs (12.7 % with 2; and of those that should be 0.5 % up to 2.7 %). This form rejects 4.2 to
-    5.1 % with 3 runs and 4.3 to 5.0 % from 4 on, whatever the mixture of variances; with 2 runs,
-    where it is k * (1 + x^2 / (x + 30)), 2.6 to 4.9 %. `docs/statistics.md` has the integral.
+    3 runs (12.8 % with 2; and of those that should be 0.5 % up to 2.7 %). This form rejects 4.1 to
+    5.0 % from 3 runs on, whatever the mixture of variances; with 2 runs, where it is
+    k * (1 + x^2 / (x + 30)), 2.6 to 4.9 %. `docs/statistics.md` has the integral.
 
     Args:
         squares: of the table.
@@ -190,7 +190,7 @@ def calibrated(
     runs, rest = np.maximum(between_runs, floor), np.maximum(between_prompts - residual, 0.0)
     total = runs + rest
     few = runs_df < 2
-    slope, bend = (1.0, 30.0) if few else (3.0, 6.0 / runs_df)
+    slope, bend = (1.0, 30.0) if few else (3.0, 7.0 / runs_df)
     with np.errstate(divide="ignore", invalid="ignore"):
         x = rest / runs
         of_runs = runs_df * (1.0 + slope * x / (1.0 + bend / x))

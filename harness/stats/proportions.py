@@ -1,12 +1,9 @@
-"""Proportions and clusters: shares of failures, sizes of effects, prompts that belong together."""
+"""Shares: their interval, and the size of the difference of two."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 
@@ -31,21 +28,3 @@ def cohens_h(first: float, second: float) -> float:
     if not (0.0 <= first <= 1.0 and 0.0 <= second <= 1.0):
         raise ValueError(f"shares lie between 0 and 1, got {first} and {second}")
     return 2.0 * (math.asin(math.sqrt(first)) - math.asin(math.sqrt(second)))
-
-
-def clustered_standard_error(values: npt.ArrayLike, clusters: Sequence[str]) -> float:
-    """Standard error of the mean of one run's values, where prompts of a cluster go together.
-
-    Of clusters of one it is the usual one but for its divisor, n and not n - 1.
-
-    Source: Miller 2024, Adding Error Bars to Evals, arXiv:2411.00640, equation 4.
-
-    Raises:
-        ValueError: no values, one that is not finite, or clusters of more or fewer.
-    """
-    cells = np.asarray(values, dtype=np.float64).ravel()
-    if not cells.size or cells.size != len(clusters) or not np.isfinite(cells).all():
-        raise ValueError(f"expected finite values, got {cells.size} in {len(clusters)} clusters")
-    _, at = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    sums = np.bincount(at, weights=cells - cells.mean())
-    return float(np.sqrt((sums**2).sum())) / cells.size

@@ -10,17 +10,17 @@ from typing import Any, Literal
 
 from harness.contracts.judge import Reading, Versus
 from harness.errors import RequestError
-from harness.judge.answers import from_grade, from_logprobs, from_token
-from harness.judge.ask import EndPoint, Line, connect
-from harness.judge.crowd import Crowd, UnansweredError
-from harness.judge.patience import Patience
-from harness.judge.probe import Probe, find_logprobs
-from harness.judge.purse import Purse, SpentError
-from harness.judge.reply import Answer
-from harness.judge.tally import Tally
-from harness.judge.template import Template
-from harness.judge.tries import ExhaustedError, Tries
-from harness.judge.verdict_cache import Kept, Source, VerdictCache, question_key
+from harness.judge.asking.answers import from_grade, from_logprobs, from_token
+from harness.judge.asking.ask import EndPoint, Line, connect
+from harness.judge.asking.crowd import Crowd, UnansweredError
+from harness.judge.asking.patience import Patience
+from harness.judge.asking.probe import Probe, find_logprobs
+from harness.judge.asking.purse import Purse, SpentError
+from harness.judge.asking.reply import Answer
+from harness.judge.asking.tally import Tally
+from harness.judge.asking.template import Template
+from harness.judge.asking.tries import ExhaustedError, Tries
+from harness.judge.asking.verdict_cache import Kept, Source, VerdictCache, question_key
 
 How = Literal["logprobs", "text"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.judge.labels import FloatArray, LabelModel
+from harness.judge.rewards.labels import FloatArray, LabelModel
 
 KIND = "average word vector sentiment classifier"
 TEXTS_AT_ONCE = 256

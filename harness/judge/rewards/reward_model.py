@@ -14,9 +14,9 @@ import numpy as np
 from harness.contracts.judge import Reading, Versus
 from harness.data.identity import digest, fetch, locate
 from harness.errors import DataError
-from harness.judge.classifier import HUB_FILES, load_classifier
-from harness.judge.labels import FloatArray
-from harness.judge.sequence import Sequences, open_classifier
+from harness.judge.rewards.classifier import HUB_FILES, load_classifier
+from harness.judge.rewards.labels import FloatArray
+from harness.judge.rewards.sequence import Sequences, open_classifier
 
 Form = Literal["chat template", "text pair", "joined"]
 """Of the text that is scored: the tokenizer's chat template where it has one; prompt and answer as

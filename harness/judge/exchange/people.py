@@ -13,7 +13,7 @@ from typing import Literal
 
 from harness.data.files import SUFFIXES
 from harness.errors import DataError
-from harness.judge.json_rows import Row, read_rows, shown
+from harness.judge.exchange.json_rows import Row, read_rows, shown
 
 Choice = Literal["first", "second", "tie"]
 

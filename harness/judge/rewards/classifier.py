@@ -12,8 +12,8 @@ import numpy as np
 
 from harness.data.identity import digest, fetch, locate
 from harness.errors import DataError
-from harness.judge.average_words import KIND, load_average_words
-from harness.judge.labels import FloatArray, positive_index
+from harness.judge.rewards.average_words import KIND, load_average_words
+from harness.judge.rewards.labels import FloatArray, positive_index
 
 HUB_FILES = ("*.json", "*.txt", "*.model", "model*.safetensors")
 
@@ -70,7 +70,7 @@ def load_classifier(source: str, *, positive: str | None = None) -> Classifier:
     if config.get("kind") == KIND:
         model = load_average_words(folder, config)
     else:
-        from harness.judge.sequence import load_sequence_classifier
+        from harness.judge.rewards.sequence import load_sequence_classifier
 
         model = load_sequence_classifier(source, folder)
     index = positive_index(source, model.labels, positive)

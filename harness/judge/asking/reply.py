@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from harness.judge.answers import Token
+from harness.judge.asking.answers import Token
 
 
 class PassingError(Exception):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.errors import DataError, RequestError, unknown
-from harness.judge.json_rows import Row, read_rows, shown
+from harness.judge.exchange.json_rows import Row, read_rows, shown
 
 NAMED = 3
 """How many instructions an error names before it counts the others."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.errors import DataError
 from harness.files import replacing
-from harness.judge.outputs import Output, as_json
+from harness.judge.exchange.outputs import Output, as_json
 from harness.records import Completion, Verdict
 
 Rows = list[dict[str, Any]]

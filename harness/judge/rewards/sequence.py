@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging
 
 from harness.errors import DataError
-from harness.judge.labels import FloatArray, LabelModel
+from harness.judge.rewards.labels import FloatArray, LabelModel
 
 TEXTS_AT_ONCE = 32
 

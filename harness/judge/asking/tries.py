@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.judge.ask import Line
-from harness.judge.patience import Patience
-from harness.judge.purse import Purse
-from harness.judge.reply import Answer, PassingError
-from harness.judge.template import Messages
-from harness.judge.verdict_cache import Kept
+from harness.judge.asking.ask import Line
+from harness.judge.asking.patience import Patience
+from harness.judge.asking.purse import Purse
+from harness.judge.asking.reply import Answer, PassingError
+from harness.judge.asking.template import Messages
+from harness.judge.asking.verdict_cache import Kept
 
 TRIES = 4
 """Answers that a question may get before it counts as unreadable."""

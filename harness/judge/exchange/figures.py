@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from harness.judge.agreement import choice
-from harness.judge.outputs import Joined
+from harness.judge.exchange.agreement import choice
+from harness.judge.exchange.outputs import Joined
 from harness.records import Verdict
 from harness.stats.agreement import Measured, clustered_mean, clustered_share
 from harness.stats.length_control import length_controlled_win_rate

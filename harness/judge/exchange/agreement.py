@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from harness.judge.people import Choice, Compared, majority
+from harness.judge.exchange.people import Choice, Compared, majority
 from harness.records import Verdict
 from harness.stats.agreement import (
     Measured,

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from harness.contracts.judge import Versus
 from harness.errors import HarnessError, RequestError
-from harness.judge.probe import REFUSALS
-from harness.judge.purse import SpentError
-from harness.judge.reply import RefusalError
-from harness.judge.tries import ExhaustedError
-from harness.judge.verdict_cache import Kept
+from harness.judge.asking.probe import REFUSALS
+from harness.judge.asking.purse import SpentError
+from harness.judge.asking.reply import RefusalError
+from harness.judge.asking.tries import ExhaustedError
+from harness.judge.asking.verdict_cache import Kept
 
 
 class UnansweredError(HarnessError):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.judge.prices import Price
-from harness.judge.verdict_cache import VerdictCache
+from harness.judge.asking.prices import Price
+from harness.judge.asking.verdict_cache import VerdictCache
 
 _FRAME = 64
 """Bytes beside the messages: what a chat template adds."""

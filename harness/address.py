@@ -1,4 +1,4 @@
-"""Where a judge is reached and with which key: from the environment, and never written down."""
+"""Where a served model is reached, and with which key: from the environment, never written."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from harness.errors import RequestError
 DEFAULT_URL = "https://api.openai.com/v1"
 
 
-def check_url(base_url: str | None) -> str:
+def check_url(base_url: str | None, setting: str = "judge.base_url") -> str:
     """The end point's address: the given one, else `OPENAI_BASE_URL`, else OpenAI's own.
+
+    Args:
+        base_url: as it was given.
+        setting: its name, for errors.
 
     Raises:
         RequestError: it is no http address, or holds a user, a password or a query.
@@ -21,11 +25,11 @@ def check_url(base_url: str | None) -> str:
     parts = urlsplit(url)
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise RequestError(
-            "the judge's base_url must hold no user, password, query or fragment: addresses are "
+            f"{setting} must hold no user, password, query or fragment: addresses are "
             "written into manifests. Put the key into the environment variable OPENAI_API_KEY"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise RequestError(f"the judge's base_url must be like http://127.0.0.1:8000/v1, not {url}")
+        raise RequestError(f"{setting} must be like http://127.0.0.1:8000/v1, not {url}")
     return url
 
 

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.address import check_key, is_here
 from harness.errors import RequestError
-from harness.judge.address import check_key, is_here
-from harness.judge.answers import TOP
-from harness.judge.patience import wish
-from harness.judge.reply import Answer, PassingError, RefusalError, read_answer
-from harness.judge.template import Messages
+from harness.judge.asking.answers import TOP
+from harness.judge.asking.patience import wish
+from harness.judge.asking.reply import Answer, PassingError, RefusalError, read_answer
+from harness.judge.asking.template import Messages
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI

@@ -21,6 +21,7 @@ Messages = list[dict[str, str]]
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 _TEXTS = ("prompt", "first", "second")
 _FENCE_DIGITS = 8
+_FOLDER = resources.files("harness.judge.asking.templates")
 _KEYS = {
     "about": str, "form": str, "max_tokens": int, "system": str, "user": str, "labels": dict,
     "unfenced": bool,
@@ -92,8 +93,7 @@ def _sendable(text: str) -> str:
 
 def builtin_templates() -> list[str]:
     """The names of the templates that come with the harness."""
-    folder = resources.files("harness.judge.templates")
-    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name[-5:] == ".toml")
+    return sorted(f.name.removesuffix(".toml") for f in _FOLDER.iterdir() if f.name[-5:] == ".toml")
 
 
 def load_template(source: str) -> Template:
@@ -106,7 +106,7 @@ def load_template(source: str) -> Template:
         return _read(Path(source).expanduser().stem, source, _file(source))
     if source not in builtin_templates():
         raise unknown("judge template", source, builtin_templates())
-    text = resources.files("harness.judge.templates").joinpath(f"{source}.toml").read_text("utf-8")
+    text = (_FOLDER / f"{source}.toml").read_text("utf-8")
     return _read(source, source, text)
 
 

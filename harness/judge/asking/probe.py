@@ -8,9 +8,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from harness.errors import RequestError
-from harness.judge.reply import Answer, RefusalError
-from harness.judge.template import Messages
-from harness.judge.tries import Tries
+from harness.judge.asking.reply import Answer, RefusalError
+from harness.judge.asking.template import Messages
+from harness.judge.asking.tries import Tries
 
 REFUSALS = 3
 """Questions refused one after the other, before any was answered, until none will be."""

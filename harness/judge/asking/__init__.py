@@ -1,0 +1,1 @@
+"""A language model as judge: how it is asked, read, waited for, paid and remembered."""

@@ -1,0 +1,1 @@
+"""Outputs, annotations and labels of people in the forms that others publish."""
