@@ -58,7 +58,7 @@ def _task(task: TaskBoard, number: int) -> Mapping[str, Any]:
         "name": task.name,
         "summary": summary(task),
         "verdict": verdict(task),
-        "meaning": [m for m in task.metrics if m.meaning],
+        "meaning": [m for m in task.metrics if m.meaning and not m.detail],
         "top": top,
         "bottom": bottom,
         "rows": task.rows,

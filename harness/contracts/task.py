@@ -34,11 +34,11 @@ class Metric:
 
 
 WIN_RATE = Metric(
-    "win_rate", "%", "higher",
+    "win_rate", "points", "higher",
     "preference for the policy's answer over the baseline's, both orders averaged; 50 is a draw",
 )  # fmt: skip
 LC_WIN_RATE = Metric(
-    "lc_win_rate", "%", "higher",
+    "lc_win_rate", "points", "higher",
     "the win rate that is expected between answers of equal length, by a logistic regression",
 )  # fmt: skip
 

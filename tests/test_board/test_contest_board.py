@@ -142,3 +142,9 @@ def test_an_unreliable_run_is_shown_with_its_reason_and_not_ranked():
     assert row.label == "simpo"
     assert "30 of 240" in row.reasons[0]
     assert row.mean is not None
+
+
+def test_the_page_explains_its_columns_and_nothing_that_it_does_not_show():
+    page = as_page(build(table()))
+    assert "lc_win_rate (points)" in page
+    assert "style_headers" not in page
