@@ -12,6 +12,7 @@ import pytest
 from harness.board.columns import details
 from harness.board.compute import build
 from harness.board.exports import as_json
+from harness.board.page import page
 from harness.contracts.task import LC_WIN_RATE, STYLE, WIN_RATE, Metric
 from harness.scores import Header, Run, Scores, TaskHeader
 
@@ -145,6 +146,6 @@ def test_an_unreliable_run_is_shown_with_its_reason_and_not_ranked():
 
 
 def test_the_page_explains_its_columns_and_nothing_that_it_does_not_show():
-    page = as_page(build(table()))
-    assert "lc_win_rate (points)" in page
-    assert "style_headers" not in page
+    text = page(build(table()))
+    assert "lc_win_rate (points)" in text
+    assert "style_headers" not in text
