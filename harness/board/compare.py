@@ -9,7 +9,7 @@ from harness.board.candidates import Candidate
 from harness.board.columns import Column
 from harness.board.completeness import checked
 from harness.board.contents import Measure, tested
-from harness.board.differences import LEVEL, better, matched, remedy
+from harness.board.differences import LEVEL, Spreads, better, matched, remedy
 from harness.board.numbers import fixed, p_phrase, places, signed
 from harness.board.terminal import WIDTH, aligned, wrapped
 from harness.board.verdict import amount
@@ -64,7 +64,10 @@ def compare(scores: Scores, a: str, b: str, task: str | None = None) -> tuple[Co
         if missing is not None:
             raise unknown("row", missing, names)
         raise RequestError(f"no task has both '{a}' and '{b}'")
-    return tuple(_comparison(t, _one(rows, a), _one(rows, b)) for t, rows in both)
+    return tuple(
+        _comparison(t, _one(rows, a), _one(rows, b), [r for r in rows if not r.reasons])
+        for t, rows in both
+    )
 
 
 def render_comparison(comparisons: Sequence[Comparison], *, width: int = WIDTH) -> str:
@@ -104,10 +107,13 @@ def _one(rows: Sequence[Candidate], name: str) -> Candidate:
     return found[0]
 
 
-def _comparison(task: TaskHeader, a: Candidate, b: Candidate) -> Comparison:
+def _comparison(
+    task: TaskHeader, a: Candidate, b: Candidate, complete: Sequence[Candidate]
+) -> Comparison:
     metric = next(m for m in task.metrics if m.name == task.primary)
     problems = tuple(f"{r.label}: {'; '.join(r.reasons)}" for r in (a, b) if r.reasons)
-    gap = None if problems else matched(a, b, metric.name)
+    spreads = Spreads.of(complete, metric.name)
+    gap = None if problems else matched(a, b, metric.name, spreads)
     measures = () if problems else tuple(_measure(row, metric.name) for row in (a, b))
     return Comparison(
         task.name, metric, a.label, b.label, measures, gap, remedy(gap) if gap else "", problems

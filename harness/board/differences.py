@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -12,20 +13,42 @@ from harness.board.contents import Gap, Pair, tested
 from harness.contracts.task import Metric
 from harness.stats.corrections import benjamini_hochberg, holm
 from harness.stats.difference import Estimate, difference
+from harness.stats.pooling import RunSpread, spread_of_differences, spread_of_means
 from harness.stats.power import prompts_needed, seeds_needed
 
 LEVEL = 0.05
 
 
-def matched(a: Candidate, b: Candidate, metric: str) -> Estimate:
-    """The difference of two complete rows, `a` minus `b`.
+@dataclass(frozen=True)
+class Spreads:
+    """What all complete rows of a task tell of the variance between runs.
+
+    Attributes:
+        trained: for the difference of two rows that were trained.
+        fixed: for that of a trained row and one fixed policy.
+    """
+
+    trained: RunSpread | None
+    fixed: RunSpread | None
+
+    @classmethod
+    def of(cls, complete: Sequence[Candidate], metric: str) -> Spreads:
+        """Of rows that have the metric on the same seeds and prompts."""
+        tables = [c.values(metric) for c in complete]
+        tables = [table for table in tables if len(table) > 1]
+        return cls(spread_of_differences(tables), spread_of_means(tables))
+
+
+def matched(a: Candidate, b: Candidate, metric: str, spreads: Spreads) -> Estimate:
+    """The difference of two complete rows, `a` minus `b`, its runs seen beside those of all rows.
 
     An untrained policy with one set of completions is one fixed policy, the same beside every
     seed: it is repeated, and the variance between seeds is that of the other row.
     """
     x, y = a.values(metric), b.values(metric)
     seeds = max(len(x), len(y))
-    return difference(_repeated(x, seeds), _repeated(y, seeds))
+    spread = spreads.trained if len(x) == len(y) else spreads.fixed
+    return difference(_repeated(x, seeds), _repeated(y, seeds), spread=spread)
 
 
 def remedy(gap: Estimate) -> str:
@@ -54,7 +77,8 @@ def all_pairs(complete: Sequence[Candidate], metric: Metric, *, claims: bool) ->
         metric: the primary one.
         claims: whether the board may say that one row is better than another.
     """
-    found = [(a, b, matched(a, b, metric.name)) for a, b in combinations(complete, 2)]
+    spreads = Spreads.of(complete, metric.name)
+    found = [(a, b, matched(a, b, metric.name, spreads)) for a, b in combinations(complete, 2)]
     adjusted = _adjusted(benjamini_hochberg, [gap for _, _, gap in found])
     return tuple(
         Pair(a.label, b.label, gap, p, _winner(a, b, gap, metric) if claims and _claim(p) else "")
@@ -85,7 +109,8 @@ def to_reference(
     if reference is None:
         return {}
     others = [c for c in complete if c is not reference]
-    found = [matched(c, reference, metric.name) for c in others]
+    spreads = Spreads.of(complete, metric.name)
+    found = [matched(c, reference, metric.name, spreads) for c in others]
     adjusted = _adjusted(holm, found)
     return {
         c.label: Gap(gap, p, remedy(gap)) for c, gap, p in zip(others, found, adjusted, strict=True)

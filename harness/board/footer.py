@@ -25,8 +25,9 @@ def methodology(board: Board) -> tuple[str, ...]:
     ordered = any(not task.no_order for task in board.tasks)
     found = (
         "Intervals are 95 %, those of differences paired by prompt and seed.",
-        "Test: two-way variance components (prompts crossed with seeds), Satterthwaite degrees of "
-        "freedom." if several else "",
+        "Test: two-way variance components (prompts crossed with seeds), t with calibrated degrees "
+        "of freedom, the variance between runs drawn towards that of all rows (docs/statistics.md)."
+        if several else "",
         f"p Holm is adjusted within a task, over the differences to {board.reference_method}. Ties "
         "and ranks rest on the differences of all pairs, Benjamini-Hochberg, adjusted p < 0.05: "
         "rows that share a letter cannot be told apart." if ordered else "",

@@ -43,7 +43,7 @@ def _sentences(task: TaskBoard) -> Iterator[str]:
         return
     tested = [(row, row.gap) for row in task.rows if row.gap is not None]
     for outcome, many in _OUTCOMES.items():
-        group = [(r, g) for r, g in tested if _outcome(g, task.primary) == outcome]
+        group = [(r, g) for r, g in tested if _outcome(r, g, task) == outcome]
         yield from _group(group, task, many)
     yield _untrained(task)
 
@@ -68,15 +68,20 @@ def _leaders(task: TaskBoard) -> str:
     return f"{first[0]} is first of {others + 1} rows: {better}."
 
 
-def _outcome(gap: Gap, metric: Metric) -> int:
-    """1 where the row beats the reference after Holm, -1 where it falls short, 0 else."""
-    if gap.p_holm is None or gap.p_holm >= LEVEL:
+def _outcome(row: Row, gap: Gap, task: TaskBoard) -> int:
+    """1 where the row beats the reference, -1 where it falls short, 0 else.
+
+    Both families must say so. Two families are two chances: on a board of equal rows one of them
+    finds something in up to 8 % of experiments, all pairs' alone in no more than 5 %.
+    """
+    pair = _pair(task, row.label)
+    if gap.p_holm is None or gap.p_holm >= LEVEL or pair is None or not pair.better:
         return 0
-    return 1 if better(gap.estimate, metric) else -1
+    return 1 if better(gap.estimate, task.primary) else -1
 
 
 def _compared(row: Row, gap: Gap, task: TaskBoard) -> str:
-    other, metric, outcome = task.reference, task.primary, _outcome(gap, task.primary)
+    other, metric, outcome = task.reference, task.primary, _outcome(row, gap, task)
     name = f"the untrained {row.label}" if row.base else row.label
     after = f"{p_phrase(gap.p_holm)} after Holm" if gap.p_holm is not None else "not tested"
     if outcome:

@@ -17,6 +17,7 @@ from harness.contracts.task import Metric
 from harness.errors import DataError
 from harness.scores import Run, Scores, read_scores, write_scores
 from harness.stats.difference import difference
+from harness.stats.pooling import spread_of_differences, spread_of_means
 from harness.stats.power import seeds_needed
 
 TASK, SETTINGS = "sentiment-high", "default"
@@ -80,13 +81,27 @@ def test_holm_covers_every_row_against_the_reference_method_and_nothing_else(mak
     scores = make({"reference": 0.42, "dpo": 0.5, "madpo": 0.6, "alphadpo": 0.62, "simpo": 0.45})
     base = np.repeat(values(scores, "reference"), 3, axis=0)
     dpo = values(scores, "dpo")
-    raw = {m: difference(values(scores, m), dpo).p for m in ("madpo", "alphadpo", "simpo")}
-    raw["reference"] = difference(base, dpo).p
+    trained = [values(scores, m) for m in ("dpo", "madpo", "alphadpo", "simpo")]
+    among, fixed = spread_of_differences(trained), spread_of_means(trained)
+    raw = {
+        m: difference(values(scores, m), dpo, spread=among).p
+        for m in ("madpo", "alphadpo", "simpo")
+    }
+    raw["reference"] = difference(base, dpo, spread=fixed).p
     adjusted = multipletests(list(raw.values()), method="holm")[1]
     rows = by_label(only(scores))
     for method, p in zip(raw, adjusted, strict=True):
         assert rows[method].gap.p_holm == pytest.approx(p)
     assert len(set(adjusted)) > 1
+
+
+def test_beats_is_said_only_where_both_families_of_tests_say_so(make):
+    task = only(make(seeds=5))
+    assert any(line.startswith("alphadpo beats dpo") for line in verdict(task))
+    pairs = tuple(replace(p, better="") if "dpo" in (p.a, p.b) else p for p in task.pairs)
+    said = verdict(replace(task, pairs=pairs))
+    assert not any("beats dpo" in line or "falls short of dpo" in line for line in said)
+    assert any(line.startswith("alphadpo and dpo cannot be told apart") for line in said)
 
 
 def test_benjamini_and_hochberg_cover_all_pairs(make):
@@ -205,7 +220,9 @@ def test_an_untrained_policy_stands_beside_every_seed(make):
     row = by_label(only(scores))["reference"]
     assert row.base
     assert row.cost is None
-    assert row.gap.estimate == difference(base, values(scores, "dpo"))
+    trained = [values(scores, r.label) for r in only(scores).rows if not r.base]
+    spread = spread_of_means(trained)
+    assert row.gap.estimate == difference(base, values(scores, "dpo"), spread=spread)
     assert row.measures[0].estimate.seeds == 1
     again = by_label(only(make(base_seeds=3)))["reference"]
     assert again.measures[0].estimate.seeds == 3

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 
 from harness.board.compare import compare, conclusion, render_comparison
+from harness.board.compute import build
 from harness.errors import RequestError
 from harness.scores import Run, Scores
 from harness.stats.difference import difference
+from harness.stats.pooling import spread_of_differences
 
 TASKS = ("sentiment-high", "sentiment-low")
 
@@ -21,7 +23,11 @@ def test_a_comparison_is_the_paired_difference_in_every_task_that_has_both(make)
     assert [c.task for c in found] == list(TASKS)
     for task, comparison in zip(TASKS, found, strict=True):
         a, b = (scores.matrix(task, "reward", m, "default").to_numpy() for m in ("alphadpo", "dpo"))
-        assert comparison.gap == difference(a, b)
+        rows = [r.label for r in next(t for t in build(scores).tasks if t.name == task).rows]
+        several = [scores.matrix(task, "reward", m, "default").to_numpy() for m in rows]
+        spread = spread_of_differences([table for table in several if len(table) > 1])
+        assert comparison.gap == difference(a, b, spread=spread)
+        assert comparison.gap != difference(a, b)
     assert compare(scores, "alphadpo", "dpo", "sentiment-low") == found[1:]
 
 
