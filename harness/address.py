@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from harness.errors import RequestError
 
 DEFAULT_URL = "https://api.openai.com/v1"
+
+_SHORTEST_SECRET = 8
+"""Characters; a shorter key is a placeholder, and a word that any text may hold."""
 
 
 def check_url(base_url: str | None, setting: str = "judge.base_url") -> str:
@@ -22,11 +25,18 @@ def check_url(base_url: str | None, setting: str = "judge.base_url") -> str:
         RequestError: it is no http address, or holds a user, a password or a query.
     """
     url = (base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL).rstrip("/")
-    parts = urlsplit(url)
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    # In the whole text: a slash too few, and the password is no part of what counts as the host.
+    if any(sign in url for sign in "@?#"):
         raise RequestError(
             f"{setting} must hold no user, password, query or fragment: addresses are "
             "written into manifests. Put the key into the environment variable OPENAI_API_KEY"
+        )
+    if not url.isprintable() or " " in url:
+        raise RequestError(f"{setting} holds a space or a character that no address has")
+    parts = _split(url)
+    if parts is None:  # what is there may be meant as a password
+        raise RequestError(
+            f"{setting} has a host or a port that is none: it must be like http://127.0.0.1:8000/v1"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise RequestError(f"{setting} must be like http://127.0.0.1:8000/v1, not {url}")
@@ -43,11 +53,24 @@ def check_key(base_url: str) -> str:
     if key and not (key.isascii() and key.isprintable()):
         raise RequestError("OPENAI_API_KEY holds characters that no key has: set it anew")
     if not key and not is_here(base_url):
+        otherwise = (
+            "or name a server of your own in OPENAI_BASE_URL" if base_url == DEFAULT_URL
+            else "to any word, such as none, if that server asks for no key"
+        )  # fmt: skip
         raise RequestError(
-            f"no key for {base_url}: set the environment variable OPENAI_API_KEY, or name a server "
-            "of your own with judge.base_url (or OPENAI_BASE_URL)"
+            f"no key for {base_url}: set the environment variable OPENAI_API_KEY, {otherwise}"
         )
     return key or "none"
+
+
+def cleaned(words: str, key: str) -> str:
+    """What a server said, without the key; to be called before anything is cut off."""
+    return words.replace(key, "[key]") if len(key) >= _SHORTEST_SECRET else words
+
+
+def is_direct(base_url: str) -> bool:
+    """Whether an end point is reached past the environment's proxies: they cannot reach it."""
+    return is_here(base_url) and base_url.startswith("http:")
 
 
 def is_here(base_url: str) -> bool:
@@ -57,3 +80,17 @@ def is_here(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address; None where its host or its port cannot be one."""
+    try:
+        parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
+        _, bracket, behind = parts.netloc.rpartition("]")
+        if bracket:
+            ipaddress.IPv6Address(parts.hostname or "")
+        sound = parts.port != 0 and (not bracket or behind[:1] in ("", ":"))
+    except ValueError:
+        return None
+    return parts if sound else None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from harness.errors import HarnessError, RequestError, unknown
+from harness.visible import visible_lines
 
 COMMANDS = {
     "run": "run:run", "judge": "judge:judge", "list": "plugins:listing", "show": "show:show",
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = parser().parse_args(arguments)
         return _call(args)
     except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
+        # It may quote a server or a file.
+        print(f"harness: {visible_lines(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("harness: stopped; the same command goes on from here", file=sys.stderr)

@@ -36,13 +36,15 @@ def notes(plan: Plan, store: Store) -> list[str]:
         mine += _alone(own, store)
         mine += _sharing(own, store)
         mine += _still(cells, store)
+        mine += _note(store, cells[0].score.inputs["completions"], _prompt_notes)
         choices = {t.inputs["choice"].key: t.inputs["choice"] for t in own if "choice" in t.inputs}
         for choice in choices.values():
             mine += [f"{choice.label}: {n}" for n in _note(store, choice, _choice_notes)]
         if 1.0 not in board.task.decoded:
+            drawn = ", ".join(f"{t:g}" for t in board.task.decoded)
             mine.append(
-                f"no KL: answers were drawn at temperature {board.task.temperature}, and the "
-                "estimate needs plain samples"
+                f"no KL: answers were drawn at temperature {drawn}, and the estimate needs those "
+                "of temperature 1"
             )
         mine += judging(cells, store)
         found += [f"{board.name}: {note}" for note in mine]
@@ -55,6 +57,11 @@ def _note(
     """What the facts of a finished stage give to say; nothing where there is no such stage."""
     manifest = store.manifest(stage) if stage else None
     return words(manifest.facts) if manifest and manifest.status == "done" else []
+
+
+def _prompt_notes(facts: Mapping[str, Any]) -> list[str]:
+    cut = facts["prompts_cut"]
+    return [f"{cut} test prompts were longer than the limit and lost their beginnings"] * bool(cut)
 
 
 def _sharing(trained: Sequence[Stage], store: Store) -> list[str]:
@@ -129,7 +136,7 @@ def _choice_notes(facts: Mapping[str, Any]) -> list[str]:
     chosen = {**facts["settings"], "learning_rate": facts["learning_rate"]}
     words = " ".join(f"{key}={value}" for key, value in chosen.items())
     edge = f"; at the edge of what was tried: {', '.join(facts['edges'])}" if facts["edges"] else ""
-    lost = f", {facts['diverged']} diverged" if facts["diverged"] else ""
+    lost = "".join(f", {facts[k]} {k}" for k in ("diverged", "unreliable") if facts[k])
     return [f"{words}, trial {facts['trial']} of {facts['of']}{lost}{edge}"]
 
 

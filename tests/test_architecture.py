@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 # never a sibling of the stages' level.
 BELOW: dict[str, set[str]] = {
     "errors": set(),
+    "visible": set(),
     "records": {"errors"},
     "contracts": {"errors", "records"},
     "budget": set(),
@@ -39,7 +40,7 @@ BELOW: dict[str, set[str]] = {
         "address", "backends", "contracts", "data", "errors", "files", "records", "registry",
         "stats", "store",
     },
-    "board": {"contracts", "errors", "files", "scores", "stats"},
+    "board": {"contracts", "errors", "files", "scores", "stats", "visible"},
     "api": {"contracts", "data", "errors", "judge", "records"},
     "pipeline": {
         "backends", "budget", "config", "contracts", "data", "errors", "generate", "judge",
@@ -52,9 +53,9 @@ BELOW: dict[str, set[str]] = {
     "commands": {
         "backends", "board", "config", "config_parts", "conformance", "contracts", "errors",
         "estimate", "execute", "files", "gather", "judge", "pipeline", "records", "registry",
-        "scores", "stats", "store",
+        "scores", "stats", "store", "visible",
     },
-    "cli": {"commands", "errors"},
+    "cli": {"commands", "errors", "visible"},
 }  # fmt: skip
 
 

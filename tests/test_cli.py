@@ -65,6 +65,13 @@ def refused(
         (["run", "--methods", "dpo", "--set", "nonsense"], "key=value"),
         (["run", "--methods", "dpo,dpo"], "twice"),
         (["run", "--methods", ","], "names nothing"),
+        (["run", "--methods", "dpo", "--set", "judge.template=five-grade"], "judge.template"),
+        (["run", "--methods", "dpo", "--judge", "nobody"], "judge.kind"),
+        (["run", "--methods", "dpo", "--tasks", "sentiment", "--judge-model", "m"], "judge.model"),
+        (["run", "--methods", "dpo", "--set", "judge.unreadable=1"], "judge.unreadable"),
+        (["run", "--methods", "dpo", "--set", "generation.model=m"], "generation.model"),
+        (["run", "--methods", "dpo", "--also-lm-eval", ","], "names no task"),
+        (["run", "--methods", "d\x1b[2Jpo"], "d\\x1b[2Jpo"),
         (["run"], "no method"),
         (["run", "--methods", "dpo", "--config", "nowhere.toml"], "nowhere.toml"),
         (["run", "--methods", "dpo", "--model", "no/such/folder"], "no/such/folder"),
@@ -217,7 +224,8 @@ def test_a_diverged_cell_is_not_tried_again(mixed: Path) -> None:
         *SMOKE,
     )
     assert done.returncode == 1
-    assert "none" in done.stderr.splitlines()[2]
+        (work,) = [line for line in done.stderr.splitlines() if line.startswith("Work:")]
+        assert "none" in work
 
 
 def test_lines_are_plain_when_nobody_watches(mixed: Path) -> None:

@@ -139,6 +139,17 @@ def test_a_sweep_draws_each_temperature_as_if_it_were_alone(
     assert [c.temperature for c in swept] == [0.0] * 5 + [0.5] * 15 + [1.0] * 15
 
 
+def test_prompts_that_are_cut_are_counted(policy: tuple[Any, TokenRules]) -> None:
+    model, rules = policy
+    for most in (3, 16):
+        facts = complete(
+            model, rules, prompts(*TEXTS), Decoding(1, (0.0,), 2), seed=0,
+            max_prompt_tokens=most, report=lambda *_: None,
+        ).facts  # fmt: skip
+        assert facts["prompts_cut"] == sum(len(rules.prompt_ids(t)) > most for t in TEXTS)
+    assert any(len(rules.prompt_ids(t)) > 3 for t in TEXTS)
+
+
 def test_greedy_decoding_has_one_sample(policy: tuple[Any, TokenRules]) -> None:
     assert [c.sample for c in draw(policy, TEXTS, samples=4, temperature=0.0)] == [0] * 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,17 @@ def test_a_choice_rests_on_validation_prompts_alone() -> None:
 
 
 def run_choice(
-    folder: Path, means: list[float | None], better: str = "higher"
+    folder: Path,
+    means: list[float | None],
+    better: str = "higher",
+    *,
+    unreliable: Collection[int] = (),
+    without: Collection[tuple[int, str]] = (),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The facts and the choice among trials with these mean rewards; None diverged."""
+    """The facts and the choice among trials with these mean rewards; None diverged.
+
+    The values of prompt a lie 1 below the mean, those of b 1 above it.
+    """
     inputs = {}
     for i, mean in enumerate(means):
         if mean is not None:
@@ -106,7 +115,10 @@ def run_choice(
                 for p, d in (("a", -1.0), ("b", 1.0))
                 for m, v in (("reward", mean + d), ("kl", 100.0 * i))
             ]
+            rows = [row for row in rows if (i, row["prompt_id"]) not in without]
             pq.write_table(pa.Table.from_pylist(rows), inputs[f"trial-{i}"] / "scores.parquet")
+            told = {"unreliable": "nonsense"} if i in unreliable else {}
+            (inputs[f"trial-{i}"] / "reliability.json").write_text(json.dumps(told))
     tried = [
         {"settings": {"beta": float(i)}, "learning_rate": 10.0**-i, "edges": []}
         for i in range(len(means))
@@ -133,8 +145,21 @@ def test_a_trial_that_diverged_cannot_win_and_is_counted(tmp_path: Path) -> None
     assert facts["means"] == [None, pytest.approx(0.2), pytest.approx(0.2)]
 
 
+def test_a_trial_whose_judge_was_not_understood_cannot_win(tmp_path: Path) -> None:
+    facts, chosen = run_choice(tmp_path, [0.9, 0.2], unreliable=[0])
+    assert chosen["settings"] == {"beta": 1.0}
+    assert (facts["unreliable"], facts["diverged"]) == (1, 0)
+
+
+def test_trials_are_compared_on_the_prompts_that_all_of_them_have(tmp_path: Path) -> None:
+    # Over what each of them has, trial 0 would have 1.1 and trial 1 0.2.
+    facts, chosen = run_choice(tmp_path, [0.1, 0.2], without=[(0, "a")])
+    assert chosen["settings"] == {"beta": 1.0}
+    assert facts["means"] == [pytest.approx(1.1), pytest.approx(1.2)]
+
+
 def test_where_every_trial_diverged_so_did_the_row(tmp_path: Path) -> None:
-    with pytest.raises(DivergedError, match="all 2 trials"):
+    with pytest.raises(DivergedError, match="of 2 trials 2 diverged"):
         run_choice(tmp_path, [None, None])
 
 

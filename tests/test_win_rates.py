@@ -141,6 +141,22 @@ def test_the_mean_of_lc_values_is_the_length_controlled_win_rate() -> None:
     assert abs(alone.value - alone.raw) > 1.0
 
 
+def test_at_equal_lengths_the_controlled_win_rate_is_the_raw_one_whatever_the_samples() -> None:
+    """One greedy answer and four samples: each temperature weighs a half in both figures."""
+    completions = [
+        answer(f"p{i}", "same size", sample, t)
+        for i in range(40) for t, sample in [(0.0, 0), *((1.0, k) for k in range(4))]
+    ]  # fmt: skip
+    verdicts = [verdict(c, *([1.0, 1.0] if c.temperature == 0.0 else [0.1, 0.1]))
+                for c in completions]  # fmt: skip
+    rows = judged(completions, verdicts).rows
+    raw, controlled = (
+        np.mean([v for _, m, v in rows if m == name]) for name in ("win_rate", "lc_win_rate")
+    )
+    assert raw == pytest.approx(55.0)
+    assert controlled == pytest.approx(55.0)
+
+
 def test_a_contest_ranks_by_its_win_rate_and_lists_every_metric_once() -> None:
     raw = metrics(some_task(contest=Contest("summary"), temperatures=(0.0, 1.0)))
     controlled = metrics(some_task(contest=Contest("summary", length_controlled=True)))

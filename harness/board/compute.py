@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.board.candidates import Candidate, pick
 from harness.board.completeness import checked
-from harness.board.contents import Board, Measure, Pair, Row, TaskBoard, Unranked
+from harness.board.contents import Board, Measure, Pair, Row, Standing, TaskBoard, Unranked
 from harness.board.differences import all_pairs, to_reference
 from harness.board.strengths import standings
 from harness.contracts.task import WIN_RATE, Metric
@@ -55,6 +55,7 @@ def _task(header: Header, task: TaskHeader, found: Sequence[Candidate]) -> TaskB
     reference = None if reference and reference.reasons else reference
     no_order = _no_order(seeds, complete, metrics[0])
     pairs = all_pairs(complete, metrics[0], claims=not no_order)
+    standing, warnings = standings(complete)
     return TaskBoard(
         name=task.name,
         metrics=metrics,
@@ -62,11 +63,11 @@ def _task(header: Header, task: TaskHeader, found: Sequence[Candidate]) -> TaskB
         prompts=prompts,
         reference=reference.label if reference else "",
         no_order=no_order,
-        rows=_rows(complete, metrics, reference, pairs, ranked=not no_order),
+        rows=_rows(complete, metrics, reference, pairs, standing, ranked=not no_order),
         unranked=tuple(_unranked(c, task.primary) for c in found if c.reasons),
         pairs=pairs,
         mde=max((p.estimate.mde for p in pairs), default=None),
-        notes=_notes(header, task, prompts, reference),
+        notes=(*_notes(header, task, prompts, reference), *warnings),
     )
 
 
@@ -97,6 +98,7 @@ def _rows(
     metrics: Sequence[Metric],
     reference: Candidate | None,
     pairs: Sequence[Pair],
+    standing: Mapping[str, Standing],
     *,
     ranked: bool,
 ) -> tuple[Row, ...]:
@@ -105,7 +107,6 @@ def _rows(
     won = {(p.better, p.b if p.better == p.a else p.a) for p in pairs if p.better}
     ties = tie_groups(labels, lambda x, y: bool({(x, y), (y, x)} & won)) if ranked else {}
     ranks = rank_intervals(labels, lambda x, y: (x, y) in won) if ranked else {}
-    standing = standings(complete)
     return tuple(
         Row(
             label=c.label,

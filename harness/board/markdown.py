@@ -8,8 +8,9 @@ from harness.board.columns import Column, details, ranking
 from harness.board.contents import Board, TaskBoard
 from harness.board.footer import facts, methodology, settings
 from harness.board.terminal import not_ranked, summary
-from harness.board.text import markdown, markdown_line, visible
+from harness.board.text import markdown, markdown_line
 from harness.board.verdict import verdict
+from harness.visible import visible
 
 
 def document(board: Board) -> str:

@@ -18,8 +18,9 @@ from harness.board.footer import facts, methodology, settings
 from harness.board.numbers import NONE, fixed, p_value, signed
 from harness.board.plot import frontier
 from harness.board.terminal import not_ranked, summary
-from harness.board.text import file_name, visible
+from harness.board.text import file_name
 from harness.board.verdict import verdict
+from harness.visible import visible
 
 _BAR = 180
 

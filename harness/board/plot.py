@@ -9,9 +9,9 @@ from html import escape
 from harness.board.axes import Axis, axis
 from harness.board.contents import Measure, Row, TaskBoard
 from harness.board.numbers import fixed, places
-from harness.board.text import visible
 from harness.contracts.task import Metric
 from harness.stats.difference import Estimate
+from harness.visible import visible
 
 DIVERGENCE = "kl"
 WIDTH, HEIGHT = 860, 420

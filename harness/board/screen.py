@@ -14,8 +14,8 @@ from harness.board.columns import Column, details, folded, ranking
 from harness.board.contents import Board, TaskBoard
 from harness.board.footer import closing, facts
 from harness.board.terminal import not_ranked, render, summary
-from harness.board.text import visible
 from harness.board.verdict import verdict
+from harness.visible import visible
 
 
 def show(board: Board, console: Console | None = None) -> None:

@@ -16,21 +16,24 @@ BASELINE = "the baseline"  # no method is called so: a name has no space
 DRAWS = 500
 
 
-def standings(complete: Sequence[Candidate]) -> Mapping[str, Standing]:
-    """By label; none where no answers were compared. Intervals cover prompts, not seeds.
+def standings(complete: Sequence[Candidate]) -> tuple[Mapping[str, Standing], tuple[str, ...]]:
+    """By label, and what to know of them; intervals cover prompts, not seeds.
+
+    Both are empty where no answers were compared.
 
     Args:
         complete: rows that have the same prompts.
     """
     names = (WIN_RATE.name, *(metric.name for metric in STYLE))
     if not complete or any(row.tables.get(n, _NONE).empty for row in complete for n in names):
-        return {}
+        return {}, ()
     games = pd.concat([_games(row, names) for row in complete], ignore_index=True)
     frame = games[["prompt_id", "method", "preference"]]
     style = games[[metric.name for metric in STYLE]]
     plain = strengths(frame, baseline=BASELINE, draws=DRAWS, rng=_rng())
     styled = strengths(frame, baseline=BASELINE, style=style, draws=DRAWS, rng=_rng())
-    return {c.label: Standing(plain.methods[c.label], styled.methods[c.label]) for c in complete}
+    found = {c.label: Standing(plain.methods[c.label], styled.methods[c.label]) for c in complete}
+    return found, tuple(dict.fromkeys((*plain.warnings, *styled.warnings)))
 
 
 _NONE = pd.DataFrame()

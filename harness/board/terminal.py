@@ -10,8 +10,9 @@ from harness.board.columns import Column, details, folded, ranking
 from harness.board.contents import Board, TaskBoard, Unranked
 from harness.board.footer import closing, facts
 from harness.board.numbers import fixed
-from harness.board.text import shortened, visible
+from harness.board.text import shortened
 from harness.board.verdict import verdict
+from harness.visible import visible
 
 WIDTH = 100
 _INDENT = 2

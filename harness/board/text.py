@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
+
+from harness.visible import visible
 
 LONGEST = 300
-_HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKDOWN = re.compile(
     r"""[\\`*|~$]          # code, emphasis, cells of a table, mathematics
     | (?<![^\W_])_ | _(?![^\W_])   # emphasis at the edge of a word
@@ -18,15 +18,6 @@ _MARKDOWN = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _BLOCK = re.compile(r"[-+=>#\[]|\d+(?=[.)])")
-
-
-def visible(text: str) -> str:
-    """The text on one line, with every control, format and bidi character written out.
-
-    A terminal obeys escape sequences and a browser obeys direction marks: neither is markup, so
-    escaping of markup alone would let a name redraw the table around it.
-    """
-    return "".join(map(_written_out, text))
 
 
 def shortened(text: str, longest: int = LONGEST) -> str:
@@ -49,9 +40,3 @@ def markdown_line(text: str) -> str:
 def file_name(text: str) -> str:
     """A name that is one harmless path component on every system."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "task"
-
-
-def _written_out(character: str) -> str:
-    if unicodedata.category(character) not in _HIDDEN:
-        return character
-    return character.encode("unicode_escape").decode("ascii")

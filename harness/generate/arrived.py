@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.generate.asked import Asked
-from harness.generate.end_point import Choice
+from harness.generate.end_point import LENGTH, STOP, Choice
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Arrived:
         path.parent.mkdir(parents=True, exist_ok=True)
         found = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            with suppress(ValueError):
+            with suppress(ValueError, KeyError, TypeError):
                 row = json.loads(line)
                 found[row["prompt_id"], row["temperature"]] = [_restored(c) for c in row["choices"]]
         return cls(path, found)
@@ -48,8 +48,10 @@ class Arrived:
 
 
 def _restored(row: Sequence[Any]) -> Choice:
-    text, finished, ids, logprobs = row
+    text, ended, ids, logprobs = row
+    if ended not in (STOP, LENGTH):
+        raise ValueError(f"an answer that ended by {ended}")
     return Choice(
-        text, finished, None if ids is None else tuple(ids),
+        text, ended, None if ids is None else tuple(ids),
         None if logprobs is None else tuple(logprobs),
     )  # fmt: skip

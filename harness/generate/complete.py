@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from harness.data.tokens import Ids, TokenRules, cut_prompt
+from harness.data.tokens import TokenRules, cut_prompt
 from harness.engine.branches import Sequences
 from harness.engine.choice import choose
 from harness.engine.engines import Engine
 from harness.generate.asked import Asked, Policies, Writer
-from harness.generate.draws import Draws
 from harness.generate.elsewhere import elsewhere
-from harness.generate.ways import TOKENS, find_way
+from harness.generate.own_loop import OwnLoop
 from harness.records import Completion, Prompt, read_jsonl, write_jsonl
 from harness.store.stage import Work
 from harness.train import device
@@ -112,14 +111,6 @@ def totals(model: Any, completions: Sequence[Completion], engine: Engine) -> lis
     return [float(row.astype(np.float64).sum()) for row in score(engine, model, sequences)]
 
 
-@dataclass(frozen=True)
-class _Job:
-    prompt: Prompt
-    ids: Ids
-    temperature: float
-    sample: int
-
-
 def complete(
     model: Any,
     rules: TokenRules,
@@ -146,39 +137,32 @@ def complete(
         max_prompt_tokens: a longer prompt is cut, as for training.
         report: told how many of how many are done.
         tokens: the budget of a batch, with answers at their longest; None: what suits the device.
-        writer: writes them in this process's place.
+        writer: writes them in the place of our own loop.
 
     Raises:
         DataError: the model cannot be led on token by token.
     """
-    fed = [cut_prompt(rules.prompt_ids(p.text), max_prompt_tokens, rules) for p in prompts]
+    whole = [rules.prompt_ids(prompt.text) for prompt in prompts]
+    fed = [cut_prompt(ids, max_prompt_tokens, rules) for ids in whole]
     jobs = [
-        _Job(prompt, ids, temperature, sample)
+        (prompt, Asked(prompt.prompt_id, sample, temperature, ids))
         for temperature in decoding.temperatures
         for prompt, ids in zip(prompts, fed, strict=True)
         for sample in range(decoding.samples if temperature else 1)
     ]
-    ends, most = frozenset(stops(model, rules)), decoding.max_tokens
-    if writer is not None:
-        asked = [Asked(job.prompt.prompt_id, job.sample, job.temperature, job.ids) for job in jobs]
-        told = writer(asked, most, ends, report)
-        written = zip(jobs, told.answers, strict=True)
-        made = [_completion(rules, job, ids, ids[-1] in ends) for job, ids in written]
-        return Written(made, told.facts)
-    way = find_way(model, [job.ids for job in jobs], most)
-    budget = tokens or TOKENS.get(model.device.type, TOKENS["cpu"])
-    found: dict[int, Completion] = {}
-    for temperature in decoding.temperatures:
-        mine = [row for row, job in enumerate(jobs) if job.temperature == temperature]
-        for batch in way.batches([len(jobs[row].ids) for row in mine], most, budget):
-            rows = [mine[i] for i in batch]
-            names = [(jobs[row].prompt.prompt_id, jobs[row].sample) for row in rows]
-            draws = Draws.of(seed, names, temperature)
-            answers = way.write(model, [jobs[row].ids for row in rows], draws, most, ends)
-            for row, ids in zip(rows, answers, strict=True):
-                found[row] = _completion(rules, jobs[row], ids, ids[-1] in ends)
-            report(len(found), len(jobs), "completions")
-    return Written([found[row] for row in range(len(jobs))], {"batching": way.said})
+    ends = frozenset(stops(model, rules))
+    write = writer or OwnLoop(model, seed, tokens)
+    told = write([asked for _, asked in jobs], decoding.max_tokens, ends, report)
+    found = [
+        Completion(
+            prompt.prompt_id, asked.sample, prompt.text, rules.response_text(asked.ids, ids),
+            asked.ids, ids, ids[-1] in ends, temperature=asked.temperature,
+            original=prompt.original,
+        )
+        for (prompt, asked), ids in zip(jobs, told.answers, strict=True)
+    ]  # fmt: skip
+    cut = sum(len(ids) > max_prompt_tokens for ids in whole)
+    return Written(found, {"prompts_cut": cut, **told.facts})
 
 
 def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:
@@ -186,10 +170,3 @@ def stops(model: Any, rules: TokenRules) -> tuple[int, ...]:
     declared = getattr(model.generation_config, "eos_token_id", None)
     more = declared if isinstance(declared, list) else [declared]
     return tuple(sorted({rules.eos, *(int(i) for i in more if i is not None)}))
-
-
-def _completion(rules: TokenRules, job: _Job, ids: Ids, finished: bool) -> Completion:
-    return Completion(
-        job.prompt.prompt_id, job.sample, job.prompt.text, rules.response_text(job.ids, ids),
-        job.ids, ids, finished, temperature=job.temperature, original=job.prompt.original,
-    )  # fmt: skip

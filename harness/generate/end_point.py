@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.address import check_key
+from harness.address import check_key, cleaned, is_direct
 from harness.data.tokens import Ids
 from harness.errors import HarnessError, RequestError
 
@@ -27,6 +27,8 @@ least as long as the server asks for."""
 MALFORMED = 4
 """Bodies that are no answer, before the server counts as broken."""
 
+STOP, LENGTH = "stop", "length"
+
 _NOT_SO = (400, 404, 405, 415, 422, 501)
 _LONGEST_WORDS = 300
 
@@ -36,12 +38,21 @@ class RefusalError(HarnessError):
 
 
 class Choice(NamedTuple):
-    """One answer; `ids` and `logprobs` of its tokens are None where the server gives none."""
+    """One answer; `ids` and `logprobs` of its tokens are None where the server gives none.
+
+    Attributes:
+        ended: why it ends, in the server's word: STOP or LENGTH in every answer that is used.
+    """
 
     text: str
-    finished: bool
+    ended: str
     ids: Ids | None
     logprobs: tuple[float, ...] | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the policy ended it, and not the limit of its tokens."""
+        return self.ended == STOP
 
 
 @dataclass(frozen=True)
@@ -59,12 +70,15 @@ class EndPoint:
             RequestError: it takes none: wrong key, unknown model.
             HarnessError: it does not answer, or not in words that can be read.
         """
+        wrong = ""
         for _ in range(MALFORMED):
             choices = _choices(self._post("/completions", {"model": self.model, **body}))
-            if choices:
+            wrong = _stopped(choices) if choices else "without a completion"
+            if not wrong:
                 return choices
         raise HarnessError(
-            f"{self.client.base_url} answered {MALFORMED} times without a completion: see its log"
+            f"{self.client.base_url} answered {MALFORMED} times {wrong}: see its log, then run "
+            "the same command again; what has arrived is kept"
         )
 
     def with_adapter(self, name: str, folder: Path) -> EndPoint:
@@ -98,7 +112,7 @@ class EndPoint:
             cause = error.__cause__ or error
             raise HarnessError(
                 f"{self.client.base_url} cannot be reached, after {RETRIES} more tries "
-                f"({type(cause).__name__}: {cause}): is the server running? "
+                f"({type(cause).__name__}: {self._clean(str(cause))}): is the server running? "
                 "Then run the same command again; what has arrived is kept"
             ) from error
 
@@ -106,7 +120,7 @@ class EndPoint:
         status, url = error.status_code, self.client.base_url
         if status in (401, 403):  # its words may hold a part of the key
             return RequestError(f"{url} does not take the key ({status}): set OPENAI_API_KEY")
-        words = " ".join(error.response.text.split())[:_LONGEST_WORDS]
+        words = self._clean(error.response.text)
         if status == 404 and "model" in words and error.request.url.path.endswith("/completions"):
             return RequestError(
                 f"{url} has no model '{self.model}' (404: {words}): set generation.model to a name "
@@ -119,6 +133,9 @@ class EndPoint:
             "the same command again; what has arrived is kept"
         )
 
+    def _clean(self, words: str) -> str:
+        return " ".join(cleaned(words, self.client.api_key).split())[:_LONGEST_WORDS]
+
 
 @contextmanager
 def connect(base_url: str, model: str) -> Iterator[EndPoint]:
@@ -127,10 +144,13 @@ def connect(base_url: str, model: str) -> Iterator[EndPoint]:
     Raises:
         RequestError: there is no key, and the server is on another machine.
     """
-    from openai import OpenAI
+    from openai import DefaultHttpxClient, OpenAI
 
     key = check_key(base_url)
-    with OpenAI(api_key=key, base_url=base_url, timeout=TIMEOUT, max_retries=RETRIES) as client:
+    transport = DefaultHttpxClient(trust_env=not is_direct(base_url))
+    with OpenAI(
+        api_key=key, base_url=base_url, timeout=TIMEOUT, max_retries=RETRIES, http_client=transport
+    ) as client:
         yield EndPoint(client, model)
 
 
@@ -139,14 +159,23 @@ def _choices(body: str) -> list[Choice]:
     try:
         rows = sorted(json.loads(body)["choices"], key=lambda row: int(row.get("index") or 0))
         return [_choice(row) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return []
+
+
+def _stopped(choices: Sequence[Choice]) -> str:
+    """How an answer was ended by something else than the policy and the limit, if one was.
+
+    What was aborted or filtered is no sample of the policy, neither as whole nor as cut.
+    """
+    other = next((one.ended for one in choices if one.ended not in (STOP, LENGTH)), None)
+    return "" if other is None else f"with completions that it ended itself ({other!r:.60})"
 
 
 def _choice(row: Mapping[str, Any]) -> Choice:
     ids = row.get("token_ids")
     return Choice(
-        str(row["text"] or ""), row.get("finish_reason") != "length",
+        str(row["text"] or ""), str(row.get("finish_reason")),
         None if ids is None else tuple(int(token) for token in ids), _logprobs(row.get("logprobs")),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from harness.records import Completion, Verdict, read_jsonl
 from harness.registry import load_task
 from harness.stats.length_control import LengthControlled
 from harness.store.stage import Work
+
+RELIABILITY = "reliability.json"
+"""What is to be known of the judge's answers before the scores are used."""
 
 
 def score(work: Work) -> Mapping[str, Any]:
@@ -37,6 +41,7 @@ def score(work: Work) -> Mapping[str, Any]:
         found = judged(completions, verdicts)
         rows += found.rows
         facts = {**_reliability(verdicts, s["unreadable"]), **_length_facts(found.length)}
+    (work.out / RELIABILITY).write_text(json.dumps(facts))
     rows += _common(task, completions)
     table = pa.Table.from_pylist(
         [{"prompt_id": p, "metric": m, "value": v} for p, m, v in rows],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -121,12 +122,18 @@ def _style(completions: Sequence[Completion], verdicts: Sequence[Verdict]) -> li
 def _length_controlled(
     completions: Sequence[Completion], verdicts: Sequence[Verdict]
 ) -> LengthControlled | None:
-    """The win rate at equal lengths; its interval is the board's, from the values per prompt."""
+    """The win rate at equal lengths; its interval is the board's, from the values per prompt.
+
+    Every temperature weighs alike, as in the raw win rate.
+    """
+    read = [v for v in verdicts if v.preference is not None]
+    answers = Counter((v.prompt_id, v.temperature) for v in read)
     frame = pd.DataFrame(
         [
             {
                 "prompt_id": v.prompt_id, "preference": v.preference,
                 "length": len(c.text.strip()), "baseline_length": len(v.baseline.strip()),
+                "weight": 1 / answers[v.prompt_id, v.temperature],
             }
             for c, v in zip(completions, verdicts, strict=True)
             if v.preference is not None

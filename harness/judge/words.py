@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+LOW = 0.5
+"""A share of consistent verdicts below which the order of the answers decides more than they do."""
+
 
 def judging_words(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     """Who judged and how it was asked, what it took, and how far its verdicts hang on the order.
@@ -45,11 +48,17 @@ def _order(facts: Sequence[Mapping[str, Any]]) -> list[str]:
     same = [each["consistency"]["value"] for each in facts if each["consistency"]]
     if not effects:
         return []
-    return [
+    told = [
         f"the judge prefers what is shown first by {100 * min(effects):+.1f} to "
         f"{100 * max(effects):+.1f} points, and is consistent in {100 * min(same):.0f} to "
         f"{100 * max(same):.0f} % of verdicts, row by row"
     ]
+    if min(same) < LOW:
+        told.append(
+            "the order decides more verdicts than the answers do: these win rates say little, "
+            "however narrow their intervals are"
+        )
+    return told
 
 
 def _taken(facts: Sequence[Mapping[str, Any]]) -> list[str]:

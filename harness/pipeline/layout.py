@@ -12,7 +12,7 @@ from harness.backends import JUDGE_MEANS, JUDGE_READS
 from harness.config import Experiment
 from harness.contracts.method import Method
 from harness.data.identity import fingerprint
-from harness.judge.judges import kind_of, pinned
+from harness.judge.judges import pinned
 from harness.judge.lm_eval import read_tasks
 from harness.pipeline.names import BASE, Board, Row
 from harness.pipeline.shared import CHECKPOINT_STEPS, Shared
@@ -174,13 +174,12 @@ class Layout:
     def _judge(self, completions: Stage, name: str, seed: int) -> Stage:
         contest, judge = self.board.task.contest, self.experiment.judge
         assert contest is not None, "only a contest is judged"
-        every = asdict(judge)
-        kind = kind_of(judge, contest)
-        used = {"kind": kind} | {key: every[key] for key in (*JUDGE_READS[kind], "retest")}
+        every, is_ = asdict(judge), pinned(judge, contest)
+        used = {key: is_[key] for key in ("kind", *JUDGE_READS[is_["kind"]])}
         means = {key: every[key] for key in JUDGE_MEANS} | {"purse": self.purse}
         return Stage(
             "judge", f"judge {self._at(name, seed)}", "harness.judge.contest:judge",
-            {**self._shared.asked, "judge": used, "judge_is": pinned(judge, contest)},
+            {**self._shared.asked, "judge": {**used, "retest": judge.retest}, "judge_is": is_},
             {"completions": completions}, self._shared.plugins, means=means,
         )  # fmt: skip
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from harness.backends import JUDGE_MEANS, JUDGE_READS, JudgeSettings
 from harness.config import Choice, Experiment, split_variant
 from harness.contracts.method import Method
-from harness.contracts.task import Task, TaskPlugin
+from harness.contracts.task import Contest, Task, TaskPlugin
 from harness.data.identity import locate, pin
 from harness.errors import RequestError, unknown
-from harness.judge.judges import check_judge
+from harness.judge.judges import check_judge, kind_of
 from harness.judge.lm_eval import check_lm_eval, read_tasks
 from harness.pipeline.trials import Trial, trials
 from harness.registry import load_method, load_task
@@ -94,13 +95,31 @@ def boards(experiment: Experiment) -> list[Board]:
     _check_model(experiment.model, found)
     if experiment.also_lm_eval is not None:
         check_lm_eval(read_tasks(experiment.also_lm_eval))
-    for board in found:
-        if board.task.contest is not None:
-            check_judge(experiment.judge, board.task.contest)
+    contests = [board.task.contest for board in found if board.task.contest is not None]
+    _check_judge(experiment.judge, contests)
     names = [board.name for board in found]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RequestError(f"task '{twice}' is named twice")
     return found
+
+
+def _check_judge(judge: JudgeSettings, contests: Sequence[Contest]) -> None:
+    """A judge can be asked, and reads every setting that was given."""
+    given = {f.name for f in fields(judge) if getattr(judge, f.name) != f.default}
+    if given and not contests:
+        raise RequestError(
+            f"judge.{min(given)} is given, and no task here compares its answers with a baseline's:"
+            " leave it out, or name a task that does"
+        )
+    for contest in contests:
+        check_judge(judge, contest)
+        kind = kind_of(judge, contest)
+        read = {"kind", "unreadable", "retest", *JUDGE_READS[kind]}
+        if unread := given - read - set(JUDGE_MEANS if kind == "openai" else ()):
+            raise RequestError(
+                f"judge.{min(unread)} is not read where judge.kind is {kind}: leave it out, or "
+                "name another kind of judge"
+            )
 
 
 def _check_model(model: str | None, boards: Sequence[Board]) -> None:

@@ -75,7 +75,8 @@ def length_controlled_win_rate(
     Args:
         frame: columns `prompt_id`, `preference` (0 to 1, for the model), `length` and
             `baseline_length` (characters). Several rows of a prompt (samples, temperatures) count
-            as one prompt. Rows without a preference are left out and counted.
+            as one prompt, each alike or by a column `weight` (above 0). Rows without a preference
+            are left out and counted.
         difficulty: of every prompt, joined by id: a mapping, a series, or a frame with columns
             `prompt_id` and `difficulty` (or AlpacaEval's `index` and `instruction_difficulty`).
             Without it the chance depends on length alone. AlpacaEval itself joins by row, so that

@@ -42,7 +42,7 @@ class Rows:
         ids: of the prompts, sorted.
         position: of each row in the frame.
         prompt: place of each row's prompt among `ids`.
-        share: one over the rows of the row's prompt, so that every prompt counts once.
+        share: the row's part of its prompt's weights, so that every prompt counts once.
         preference: for the model, 0 to 1.
         difference: length less baseline length, in characters.
         difficulty: of each row's prompt; None without difficulty.
@@ -87,11 +87,14 @@ def checked_rows(
     names = [f"prompt '{name}'" for name in judged["prompt_id"]]
     lengths = [_numbers(judged, column, 0.0, np.inf, names) for column in LENGTHS]
     scale = _difficulties(difficulty)
+    weight = np.ones(len(judged))
+    if "weight" in judged:
+        weight = _numbers(judged, "weight", np.finfo(np.float64).tiny, np.inf, names)
     return Rows(
         ids=tuple(ids),
         position=np.flatnonzero(frame["preference"].notna())[order],
         prompt=place,
-        share=1.0 / np.bincount(place)[place],
+        share=weight / np.bincount(place, weight)[place],
         preference=_numbers(judged, "preference", 0.0, 1.0, names),
         difference=lengths[0] - lengths[1],
         difficulty=None if scale is None else _joined(judged["prompt_id"], scale),

@@ -82,6 +82,15 @@ def test_the_strength_at_equal_style_takes_away_what_length_won():
         assert row.standing.styled.value == pytest.approx(50, abs=2)
 
 
+def test_a_row_that_won_every_game_is_said_to_have_no_strength_that_could_be_told():
+    scores = table()
+    frame = scores.frame.copy()
+    frame.loc[(frame.metric == "win_rate") & (frame.method == "dpo"), "value"] = 100.0
+    notes = only(Scores(scores.header, frame)).notes
+    assert any("'dpo' won every one of its" in note for note in notes)
+    assert not any("won every one" in note for note in only(scores).notes)
+
+
 def test_equal_scores_make_equal_strengths():
     assert as_json(build(table())) == as_json(build(table()))
     tree = json.loads(as_json(build(table())))

@@ -18,9 +18,10 @@ from harness.board.compute import build
 from harness.board.numbers import fixed, flops, p_phrase, p_value, places, quantity, signed, stored
 from harness.board.screen import show
 from harness.board.terminal import render
-from harness.board.text import shortened, visible
+from harness.board.text import shortened
 from harness.board.verdict import verdict
 from harness.scores import Run
+from harness.visible import visible
 
 DIVERGED = Run("sentiment-high", "madpo", "default", 1, "diverged", "loss became NaN at step 12")
 

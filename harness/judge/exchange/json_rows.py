@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[Row]:
 def _list(path: Path, text: str) -> list[tuple[Any, str]]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     return [(value, f"{path}, row {i}") for i, value in enumerate(values, start=1)]
 
@@ -81,6 +81,6 @@ def _lines(path: Path, text: str) -> list[tuple[Any, str]]:
             continue
         try:
             found.append((json.loads(line), f"{path}, line {number}"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}, line {number}: not JSON ({error})") from error
     return found

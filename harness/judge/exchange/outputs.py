@@ -164,8 +164,8 @@ def _outputs(row: Row, path: Path, known: Instructions) -> Iterator[Output]:
     several = row.values.get("reference_outputs")
     if isinstance(several, dict):
         for generator, text in several.items():
-            value = Row({"output": text}, f"{row.place}, {generator}").text("output")
-            yield Output(instruction, value, str(generator), dataset)
+            value = Row({"output": text}, f"{row.place}, {shown(generator)}").text("output")
+            yield Output(instruction, value, generator, dataset)
         return
     stem = path.name.partition(".")[0]
     yield Output(instruction, row.text("output"), str(row.values.get("generator") or stem), dataset)
