@@ -224,8 +224,8 @@ def test_a_diverged_cell_is_not_tried_again(mixed: Path) -> None:
         *SMOKE,
     )
     assert done.returncode == 1
-        (work,) = [line for line in done.stderr.splitlines() if line.startswith("Work:")]
-        assert "none" in work
+    (work,) = [line for line in done.stderr.splitlines() if line.startswith("Work:")]
+    assert "none" in work
 
 
 def test_lines_are_plain_when_nobody_watches(mixed: Path) -> None:
