@@ -53,6 +53,8 @@ class JudgeServer:
         status: every call is answered with this status.
         refusals: parameters of a request that are answered with 400, by the message.
         refuse: content to the message of a 400; None where it is answered.
+        refuse_code: the code that comes with it.
+        body: what an answer's JSON is turned into, as text.
         calls: by the content of the last message; so are `answered`, those that were answered well.
         bodies: the last request.
     """
@@ -67,6 +69,8 @@ class JudgeServer:
     status: int | None = None
     refusals: Mapping[str, str] = field(default_factory=dict)
     refuse: Callable[[str], str | None] = lambda content: None
+    refuse_code: Any = None
+    body: Callable[[str], str] | None = None
     nonsense: bool = False
     retry_after: float = 0.05
     slow: float = 30.0
@@ -130,7 +134,10 @@ class JudgeServer:
             answer = self._answer(request, content, None)
             return bool(await _TRANSPORT[fault](self, writer, answer))
         self.answered[content] += fault is None
-        await _send(writer, 200, self._answer(request, content, fault))
+        answer = self._answer(request, content, fault)
+        if self.body is not None:
+            answer = self.body(json.dumps(answer)).encode()
+        await _send(writer, 200, answer)
         return True
 
     def _refused(self, head: str, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
@@ -143,7 +150,7 @@ class JudgeServer:
         if self.model is not None and request["model"] != self.model:
             return 404, _error(f"The model `{request['model']}` does not exist")
         if refusal := self.refuse(request["messages"][-1]["content"]):
-            return 400, _error(refusal)
+            return 400, _error(refusal, self.refuse_code)
         for parameter, message in self.refusals.items():
             if parameter in request:
                 return 400, _error(message)
@@ -179,7 +186,7 @@ class JudgeServer:
         return labels[preference < 0.5], sorted(top, key=lambda pair: -pair[1])
 
 
-def _error(message: str, code: str | None = None) -> dict[str, Any]:
+def _error(message: str, code: Any = None) -> dict[str, Any]:
     return {"error": {"message": message, "type": "error", "code": code}}
 
 

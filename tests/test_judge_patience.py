@@ -25,6 +25,11 @@ def test_a_wish_is_a_number_of_seconds_or_a_date(value: str, seconds: float | No
     assert wish({"retry-after": value}, NOW) == seconds
 
 
+def test_a_date_beyond_all_calendars_asks_for_nothing() -> None:
+    date = "Wed, 21 Oct 2015 99999999999999999999:28:00 GMT"
+    assert wish({"retry-after": date}, NOW) is None
+
+
 def test_who_asks_for_nothing_has_no_wish() -> None:
     assert wish({}, NOW) is None
 

@@ -117,3 +117,65 @@ def test_settings_name_it_and_its_content_is_in_the_facts(tmp_path: Path) -> Non
         assert opened.facts()["revision"].startswith("sha256:")
         assert opened.judge(some()) == opened.again()(some())
         assert opened.judge([]) == []
+
+
+CHAT = "{% for m in messages %}{{ 'w1 ' + m['content'] + ' w2 ' }}{% endfor %}"
+
+
+def long_prompt(answers: tuple[str, str] = ("w3 w4 w5", "w6 w7")) -> Versus:
+    return Versus("w9 " * 300 + "w8 ", *answers)
+
+
+@pytest.mark.parametrize("form", ["joined", "chat template", "text pair", "log-odds"])
+def test_of_a_long_prompt_the_end_is_seen_and_of_the_answers_all(tmp_path: Path, form: str) -> None:
+    folder = build(tmp_path, "llama", **({} if form == "log-odds" else ONE))
+    if form == "chat template":
+        (tmp_path / "chat_template.jinja").write_text(CHAT)
+    if form == "text pair":
+        AutoTokenizer.from_pretrained(folder, sep_token="</s>").save_pretrained(folder)
+    judge = load_reward_judge(folder)
+    limit = judge.limit
+    assert judge.facts["text"] == ("joined" if form == "log-odds" else form)
+    assert limit is not None
+    assert limit < 300
+    versus = long_prompt()
+    found = judge([versus])[0].preference
+    assert found is not None
+    assert found != 0.5
+    assert judge.facts["cut"] == {"prompts": 2, "answers": 0}
+    for answer in (versus.first, versus.second):
+        shown = judge.shown[versus.prompt, answer]
+        assert shown.answer == answer
+        assert shown.prompt.endswith("w9 w8 ")
+        assert limit - 1 <= judge.length(*shown) <= limit, "more is cut than must be"
+    # What is far away in the prompt is not seen, so it moves nothing; its end is, and does.
+    far, near = versus._replace(prompt="w5 " + versus.prompt), versus.prompt[:-3] + "w5 "
+    assert judge([far])[0].preference == pytest.approx(found, abs=1e-6)
+    assert judge([versus._replace(prompt=near)])[0].preference != pytest.approx(found, abs=1e-6)
+
+
+def test_of_an_answer_that_is_too_long_the_beginning_is_seen(tmp_path: Path) -> None:
+    judge = load_reward_judge(build(tmp_path, "llama", **ONE))
+    one, other, same = "w3 w4 " + "w1 " * 300, "w7 w8 " + "w1 " * 300, "w3 w4 " + "w1 " * 301
+    differs, equal, itself = judge(
+        [Versus("w2 ", one, other), Versus("w2 ", one, same), Versus("w2 ", one, one)]
+    )
+    assert differs.preference not in (None, 0.5)
+    assert (equal.preference, itself.preference) == (None, 0.5)
+    assert equal.said == f"in its {judge.limit} tokens both answers are the same"
+    assert judge.facts["cut"] == {"prompts": 0, "answers": 3}
+
+
+def test_what_fits_is_not_cut(tmp_path: Path) -> None:
+    judge = load_reward_judge(build(tmp_path, "llama", **ONE))
+    judge(some())
+    assert judge.facts["cut"] == {"prompts": 0, "answers": 0}
+
+
+def test_a_classifier_of_word_vectors_sees_the_answer_after_a_long_prompt(shared: Path) -> None:
+    judge = load_reward_judge(str(shared / "models" / "avgword-imdb-sentiment"))
+    prompt = "the film was shown in the evening . " * 200
+    (reading,) = judge([Versus(prompt, "great wonderful superb " * 30, "awful boring bad " * 30)])
+    assert reading.preference is not None
+    assert reading.preference > 0.9
+    assert judge.facts["cut"]["prompts"] == 2

@@ -25,6 +25,7 @@ from harness.records import Completion, Verdict, read_jsonl, write_jsonl
 from harness.store.stage import Work
 
 from .judge_server import judge_server, longer_wins
+from .test_classifier import build
 from .test_judge_calls import KEY
 
 TASK = '''
@@ -359,6 +360,49 @@ def test_a_template_that_changed_since_planning_is_not_asked(tmp_path: Path) -> 
     (tmp_path / "mine.toml").write_text(text.replace("{prompt}", "{prompt} "))
     with pytest.raises(RequestError, match="was changed since the work was planned"):
         judge(planned)
+
+
+def reward_work(folder: Path, model: str) -> Work:
+    return work(folder, some(), kind="reward-model", model=model)
+
+
+def test_a_reward_model_that_changed_since_planning_judges_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    model = build(tmp_path / "model", "llama", id2label={0: "LABEL_0"})
+    planned = reward_work(tmp_path, model)
+    assert judge(planned)["revision"] == planned.settings["judge_is"]["content"]
+    (tmp_path / "out" / "verdicts.jsonl").unlink()
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "note": 1}))
+    with pytest.raises(RequestError, match=r"reward model .* was changed since .* planned"):
+        judge(planned)
+    assert not (tmp_path / "out" / "verdicts.jsonl").exists()
+
+
+def test_a_reward_model_of_a_hub_is_loaded_at_the_commit_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the local cache of the hub, with a head that moves on after planning."""
+    repository = tmp_path / "hub" / "models--owner--reward"
+    commits = ["a" * 40, "b" * 40]
+    for commit in commits:
+        folder = repository / "snapshots" / commit
+        folder.mkdir(parents=True)
+        build(folder, "llama", id2label={0: "LABEL_0"})
+    head = repository / "refs" / "main"
+    head.parent.mkdir()
+    head.write_text(commits[0])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    planned = reward_work(tmp_path, "owner/reward")
+    head.write_text(commits[1])
+    facts = judge(planned)
+    assert planned.settings["judge_is"]["model"] == f"owner/reward@{commits[0]}"
+    assert facts["revision"] == commits[0]
+    with open_judge(
+        JudgeSettings(kind="reward-model", model="owner/reward"), BARE, tmp_path
+    ) as opened:
+        assert opened.facts()["revision"] == commits[1]
 
 
 def test_what_moves_no_verdict_of_a_judge_is_not_in_its_key(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from harness.backends import JudgeSettings
@@ -40,6 +40,7 @@ def judge(work: Work) -> Mapping[str, Any]:
 
     shared, purse = work.shared or work.scratch, work.means.get("purse")
     with open_judge(settings, contest, shared, told, purse=purse) as opened:
+        _need_planned(work, opened.facts())
         judged = both_orders(opened.judge, matches)
         again = {}
         if settings.retest:
@@ -57,15 +58,28 @@ def _settings(work: Work, contest: Contest) -> JudgeSettings:
     given = {**work.settings["judge"], **work.means}
     names = {field.name for field in fields(JudgeSettings)}
     settings = JudgeSettings(**{name: value for name, value in given.items() if name in names})
-    if kind_of(settings, contest) == "openai":
+    kind, is_ = kind_of(settings, contest), work.settings.get("judge_is", {})
+    if kind == "reward-model":  # at the commit that was planned, and not at today's
+        return replace(settings, kind=kind, model=is_.get("model", settings.model))
+    if kind == "openai":
         digest = pinned(settings, contest)["template_digest"]
-        planned = work.settings.get("judge_is", {}).get("template_digest", digest)
+        planned = is_.get("template_digest", digest)
         if digest != planned:
             raise RequestError(
                 f"the judge's template {settings.template} was changed since the work was planned: "
                 "run the same command again"
             )
     return settings
+
+
+def _need_planned(work: Work, facts: Mapping[str, Any]) -> None:
+    """Make sure that a reward model is what it was when the work was planned."""
+    planned = work.settings.get("judge_is", {}).get("content")
+    if planned is not None and facts.get("revision") != planned:
+        raise RequestError(
+            f"the reward model {facts.get('name')} was changed since the work was planned: run the "
+            "same command again"
+        )
 
 
 def matches_of(completions: Sequence[Completion]) -> list[Match]:

@@ -26,7 +26,7 @@ def judging_words(facts: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{f', {equal:,} of them equal to it' if equal else ''}"
         f"{f'; {lost:,} without a verdict that could be read' if lost else ''}"
     ]
-    return [*told, *_order(facts), *_taken(facts)]
+    return [*told, *_order(facts), *_cut(facts), *_taken(facts)]
 
 
 def _who(each: Mapping[str, Any]) -> str:
@@ -59,6 +59,15 @@ def _order(facts: Sequence[Mapping[str, Any]]) -> list[str]:
             "however narrow their intervals are"
         )
     return told
+
+
+def _cut(facts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reward model could not read in full."""
+    cut: Counter[str] = Counter()
+    for each in facts:
+        cut.update(each.get("model facts", {}).get("cut", {}))
+    words = [f"{n:,} {what}" for what, n in cut.items() if n]
+    return [f"{' and '.join(words)} were cut to what the reward model can read"] if words else []
 
 
 def _taken(facts: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,12 +12,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.address import check_key, is_here
+from harness.address import check_key, cleaned, is_here
 from harness.errors import RequestError
 from harness.judge.asking.answers import TOP
 from harness.judge.asking.patience import wish
 from harness.judge.asking.reply import Answer, PassingError, RefusalError, read_answer
-from harness.judge.asking.template import Messages
+from harness.judge.asking.template import Messages, sendable
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 _PASSES = {408, 409, 429}
 _NOT_THIS_QUESTION = {400, 413, 422}
 _NEWER_LIMIT = "max_completion_tokens"
-_SHORTEST_SECRET = 8
 _LONGEST_WORDS = 300
+_NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+"""Codes that end points send with 400 or 429: no question is at fault."""
 
 
 @dataclass(frozen=True)
@@ -92,32 +93,36 @@ class Line:
         except openai.APIStatusError as error:
             raise self._status(error) from error
         except openai.APIConnectionError as error:
-            raise PassingError(f"connection: {self._clean(_cause(error))}") from error
-        return read_answer(self._clean(text))
+            raise PassingError(f"connection: {self._words(_cause(error))}") from error
+        return read_answer(cleaned(text, self.key))
 
     def _status(self, error: APIStatusError) -> Exception:
-        status, words = error.status_code, self._clean(_said(error))
+        status, words = error.status_code, self._words(_said(error))
         url, model = self.end_point.base_url, self.end_point.model
         if status in (401, 403):  # its words may hold a part of the key
             return RequestError(
                 f"{url} does not take the key ({status}): set OPENAI_API_KEY to one that may use "
                 f"'{model}'"
             )
+        if status == 402 or _NO_MONEY & {str(error.code), str(error.type)}:
+            return RequestError(
+                f"{url}: the key's money or quota is used up ({status}: {words}): top it up; what "
+                "arrived is kept, and the same command goes on"
+            )
         if status == 404:
             return RequestError(
                 f"{url} has no model '{model}', or is no OpenAI-compatible address (404: {words}): "
                 "check judge.model and judge.base_url, which most often ends in /v1"
             )
-        if status == 429 and "insufficient_quota" in (error.code, error.type):
-            return RequestError(f"{url}: the key's quota is used up (429: {words}): top it up")
         if status in _PASSES or status >= 500:
             return PassingError(f"status {status}", wish(error.response.headers))
         if status in _NOT_THIS_QUESTION:
             return RefusalError(f"refused ({status}): {words}")
         return RequestError(f"{url} refuses to answer ({status}): {words}")
 
-    def _clean(self, text: str) -> str:
-        return text.replace(self.key, "[key]") if len(self.key) >= _SHORTEST_SECRET else text
+    def _words(self, text: str) -> str:
+        """Of an end point, for an error: cut last, or a part of the key would pass unseen."""
+        return " ".join(sendable(cleaned(text, self.key)).split())[:_LONGEST_WORDS]
 
 
 @asynccontextmanager
@@ -142,8 +147,7 @@ async def connect(end_point: EndPoint) -> AsyncIterator[Line]:
 
 def _said(error: APIStatusError) -> str:
     body = error.body if isinstance(error.body, dict) else {}
-    words = str(body.get("message") or error.response.text or error.response.reason_phrase)
-    return " ".join(words.split())[:_LONGEST_WORDS]
+    return str(body.get("message") or error.response.text or error.response.reason_phrase)
 
 
 def _cause(error: BaseException) -> str:
@@ -151,4 +155,4 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     words = str(error).split(" (", 1)[0]
-    return " ".join(f"{type(error).__name__} {words}".split())[:_LONGEST_WORDS]
+    return f"{type(error).__name__} {words}"

@@ -66,10 +66,12 @@ class LanguageModel:
         kept = self.cache.get(list(dict.fromkeys(keys)))
         self.tally.cached += len(kept) - probed
         todo = {k: one for k, one in zip(keys, versus, strict=True) if k not in kept}
-        if todo:
-            kept |= asyncio.run(self._ask(how, todo, len(kept), alone=not probed))
         for one in kept.values():
-            self.tally.tokens.update(input=one.input_tokens, output=one.output_tokens)
+            self.tally.takes(one)
+        if todo:
+            answered = (v for k, v in zip(keys, versus, strict=True) if k in kept and kept[k].calls)
+            control = next(answered, None)
+            kept |= asyncio.run(self._ask(how, todo, len(kept), control, alone=not probed))
         return [Reading(kept[key].preference, kept[key].said) for key in keys]
 
     def again(self, repeat: int = 1) -> LanguageModel:
@@ -168,22 +170,25 @@ class LanguageModel:
         )  # fmt: skip
 
     async def _ask(
-        self, how: How, todo: Mapping[str, Versus], done: int, *, alone: bool
-    ) -> dict[str, Kept]:
+        self, how: How, todo: Mapping[str, Versus], done: int, control: Versus | None, *,
+        alone: bool,
+    ) -> dict[str, Kept]:  # fmt: skip
         total = done + len(todo)
 
         def keep(key: str, kept: Kept) -> Kept:
             self.tally.asked += 1
-            self.report(total - len(todo) + len(crowd.verdicts) + 1, total)
-            return self._keep(key, kept)
+            self.report(done + len(crowd.verdicts) + 1, total)
+            kept = self._keep(key, kept)
+            self.tally.takes(kept)
+            return kept
 
         async with connect(self.end_point) as line:
             tries = self._tries(line, how)
-            crowd = Crowd(
-                lambda versus: tries.settle(self.template.messages(versus)), keep, self.concurrency
-            )
-            await crowd.ask(todo, alone=alone, answered=done > 0)
+            settle = lambda one: tries.settle(self.template.messages(one))  # noqa: E731
+            crowd = Crowd(settle, keep, self.concurrency, control)
+            await crowd.ask(todo, alone=alone)
         self.tally.refused += len(crowd.refused)
+        self.tally.failed += len(crowd.failed)
         missing = len(todo) - len(crowd.verdicts)
         if crowd.spent:
             raise self._unspent(missing, total)

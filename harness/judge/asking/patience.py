@@ -50,7 +50,7 @@ def wish(headers: Mapping[str, str], now: datetime | None = None) -> float | Non
         pass
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None  # a header that means nothing asks for nothing
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

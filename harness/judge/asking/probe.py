@@ -10,10 +10,10 @@ from typing import NamedTuple
 from harness.errors import RequestError
 from harness.judge.asking.reply import Answer, RefusalError
 from harness.judge.asking.template import Messages
-from harness.judge.asking.tries import Tries
+from harness.judge.asking.tries import ExhaustedError, Tries
 
 REFUSALS = 3
-"""Questions refused one after the other, before any was answered, until none will be."""
+"""Questions that fail one after the other until the fault may be the end point's."""
 
 _ANSWERS = 3
 """Without log-probabilities, until an end point is said to have none: one may be a fault."""
@@ -36,20 +36,30 @@ async def find_logprobs(tries: Tries, questions: Iterable[Messages]) -> Probe | 
     """The first answer, if there are log-probabilities in it; None where an end point gives none.
 
     Raises:
-        RequestError: the end point takes none of the first questions.
-        ExhaustedError, SpentError: as a call.
+        RequestError, ExhaustedError: the end point answers none of the first questions.
+        SpentError: as a call.
     """
-    refusal: RefusalError | None = None
+    failure: RefusalError | ExhaustedError | None = None
     for row, messages in enumerate(islice(questions, REFUSALS)):
-        paid: Counter[str] = Counter()
         try:
-            for _ in range(_ANSWERS):
-                answer = await tries.answer(messages, paid, insist=False)
-                if answer.top is not None:
-                    return Probe(row, answer, paid)
-            return None
+            return await _answered(tries, row, messages)
         except RefusalError as error:
             if "logprob" in str(error):  # some models refuse them and answer without
                 return None
-            refusal = error
-    raise RequestError(f"the judge refuses to answer: {refusal}")
+            failure = error
+        except ExhaustedError as error:
+            if error.closed:
+                raise
+            failure = error
+    if isinstance(failure, ExhaustedError):
+        raise failure
+    raise RequestError(f"the judge refuses to answer: {failure}")
+
+
+async def _answered(tries: Tries, row: int, messages: Messages) -> Probe | None:
+    paid: Counter[str] = Counter()
+    for _ in range(_ANSWERS):
+        answer = await tries.answer(messages, paid, insist=False)
+        if answer.top is not None:
+            return Probe(row, answer, paid)
+    return None

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from harness.judge.asking.answers import Token
+from harness.judge.asking.template import sendable
+
+_MOST_TOKENS = 10**9
+"""Of one answer: who counts more has not counted."""
 
 
 class PassingError(Exception):
@@ -52,7 +56,7 @@ def read_answer(body: str) -> Answer:
     """
     try:
         data = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter for thousands of brackets
         raise PassingError("malformed JSON") from error
     if not isinstance(data, dict):
         raise PassingError("malformed answer")
@@ -63,15 +67,16 @@ def read_answer(body: str) -> Answer:
         raise PassingError("an answer without a choice", answered=True) from error
     if text is not None and not isinstance(text, str):
         raise PassingError("malformed answer", answered=True)
-    ended = str(choice.get("finish_reason"))
-    return Answer(text or "", _top(choice), _tokens(data.get("usage")), ended, body)
+    # An escaped half of a character is JSON, and nothing that can be written down.
+    said, ended = sendable(text or ""), sendable(str(choice.get("finish_reason")))
+    return Answer(said, _top(choice), _tokens(data.get("usage")), ended, sendable(body))
 
 
 def _top(choice: Mapping[str, Any]) -> tuple[Token, ...] | None:
     try:
         rows = choice["logprobs"]["content"][0]["top_logprobs"]
         top = tuple(Token(str(row["token"]), float(row["logprob"])) for row in rows)
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         return None
     # A NaN compares as nothing does: such an answer is no answer.
     return top if top and all(token.logprob <= 0.01 for token in top) else None
@@ -79,6 +84,8 @@ def _top(choice: Mapping[str, Any]) -> tuple[Token, ...] | None:
 
 def _tokens(usage: Any) -> tuple[int, int] | None:
     try:
-        return int(usage["prompt_tokens"]), int(usage["completion_tokens"] or 0)
-    except (KeyError, TypeError, ValueError):
+        tokens = int(usage["prompt_tokens"]), int(usage["completion_tokens"] or 0)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+    # What is less than nothing would fill the purse, and what is too much no table can hold.
+    return tokens if all(0 <= count <= _MOST_TOKENS for count in tokens) else None

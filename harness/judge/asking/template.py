@@ -63,7 +63,7 @@ class Template:
 
     def messages(self, versus: Versus) -> Messages:
         """What is sent. Placeholders are replaced once: what an answer holds is never replaced."""
-        texts = {name: _sendable(getattr(versus, name)) for name in _TEXTS}
+        texts = {name: sendable(getattr(versus, name)) for name in _TEXTS}
         texts["fence"] = fence(*texts.values())
         roles = (("system", self.system), ("user", self.user))
         return [
@@ -86,7 +86,7 @@ def fence(*texts: str) -> str:
         count += 1
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """The text without lone surrogates, which no request can carry."""
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.judge.asking.ask import Line
-from harness.judge.asking.patience import Patience
-from harness.judge.asking.purse import Purse
+from harness.judge.asking.patience import LONGEST_WISH, Patience
+from harness.judge.asking.purse import Purse, SpentError
 from harness.judge.asking.reply import Answer, PassingError
 from harness.judge.asking.template import Messages
 from harness.judge.asking.verdict_cache import Kept
@@ -25,11 +25,37 @@ class ExhaustedError(Exception):
 
     Attributes:
         answered: whether the end point did answer, without saying anything.
+        closed: whether it asks for a longer wait than it gets: no question is at fault.
     """
 
-    def __init__(self, reason: str, *, answered: bool) -> None:
-        super().__init__(reason)
-        self.answered = answered
+    def __init__(self, error: PassingError) -> None:
+        wish = f" (it asks to wait {error.wish:.0f} s)" if error.wish else ""
+        super().__init__(f"{error}{wish}")
+        self.answered = error.answered
+        self.closed = (error.wish or 0.0) > LONGEST_WISH
+
+
+@dataclass
+class Flights:
+    """Calls that are on their way, each with money set aside.
+
+    Attributes:
+        now: how many.
+        landed: is set when one of them ends.
+    """
+
+    now: int = 0
+    landed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def one_lands(self) -> None:
+        """Returns when one has come back."""
+        self.landed.clear()
+        await self.landed.wait()
+
+    def land(self) -> None:
+        """One has come back."""
+        self.now -= 1
+        self.landed.set()
 
 
 @dataclass(frozen=True)
@@ -41,6 +67,7 @@ class Tries:
         logprobs: whether to ask for log-probabilities; an answer without them is then a failure.
         failures: calls that failed, counted by reason.
         tokens: of all answers, counted as "input" and "output".
+        flights: calls on their way.
     """
 
     line: Line
@@ -51,6 +78,7 @@ class Tries:
     logprobs: bool
     failures: Counter[str]
     tokens: Counter[str]
+    flights: Flights = field(default_factory=Flights)
 
     async def settle(self, messages: Messages) -> Kept:
         """The verdict on a question; without a preference where no try could be read.
@@ -92,21 +120,40 @@ class Tries:
                 self.failures[str(error)] += 1
                 seconds = self.patience.seconds(tries, error.wish)
                 if seconds is None:
-                    wish = f" (it asks to wait {error.wish:.0f} s)" if error.wish else ""
-                    raise ExhaustedError(f"{error}{wish}", answered=error.answered) from error
+                    raise ExhaustedError(error) from error
                 await asyncio.sleep(seconds)
             else:
                 return answer
 
     async def _call(self, messages: Messages, paid: Counter[str]) -> Answer:
         size = sum(len(message["content"].encode()) for message in messages)
-        aside = self.purse.set_aside(size, self.max_tokens)
+        aside = await self._set_aside(size)
+        self.flights.now += 1
         try:
             answer = await self.line.call(messages, self.max_tokens, logprobs=self.logprobs)
         except BaseException:  # a cancelled call too must not hold money back
             self.purse.give_back(aside)
             raise
-        self.purse.settle(aside, size, answer.tokens)
+        else:
+            self.purse.settle(aside, size, answer.tokens)
+        finally:
+            self.flights.land()
         for count in (paid, self.tokens):
             count.update(dict(zip(("input", "output"), answer.tokens or (0, 0), strict=True)))
         return answer
+
+    async def _set_aside(self, size: int) -> float:
+        """Money for a call, as soon as there is enough.
+
+        What a call on its way holds is more than it will cost, so that the rest comes back.
+
+        Raises:
+            SpentError: there is not enough, and nothing will come back.
+        """
+        while True:
+            try:
+                return self.purse.set_aside(size, self.max_tokens)
+            except SpentError:
+                if not self.flights.now:
+                    raise
+            await self.flights.one_lands()

@@ -38,11 +38,18 @@ class _Words:
         c = self.config
         ids = np.full((len(texts), c["max_tokens"]), c["pad_id"], np.int64)
         for row, text in zip(ids, texts, strict=True):
-            words = self.split.split(text.lower() if c["lowercase"] else text)
-            known = [self.vocabulary.get(word, c["unk_id"]) for word in words if word]
+            known = [self.vocabulary.get(word, c["unk_id"]) for word in self._words(text)]
             line = [c["start_id"], *known][: c["max_tokens"]]
             row[: len(line)] = line
         return ids
+
+    def length(self, text: str) -> int:
+        """Of a text that is not cut, with the start."""
+        return 1 + len(self._words(text))
+
+    def _words(self, text: str) -> list[str]:
+        words = self.split.split(text.lower() if self.config["lowercase"] else text)
+        return [word for word in words if word]
 
 
 def load_average_words(folder: Path, config: Mapping[str, Any]) -> LabelModel:
@@ -76,7 +83,7 @@ def load_average_words(folder: Path, config: Mapping[str, Any]) -> LabelModel:
         fits = False
     if not fits:
         raise DataError(f"{folder}: layers, vocabulary and labels do not fit together")
-    return LabelModel(labels, config["max_tokens"], score)
+    return LabelModel(labels, config["max_tokens"], score, words.length)
 
 
 def _score(words: _Words, weights: Mapping[str, Any], texts: Sequence[str]) -> FloatArray:

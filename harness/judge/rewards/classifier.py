@@ -26,10 +26,12 @@ class Classifier:
         facts: what a manifest says about it: name, revision (a digest or a commit), labels, the
             label that is taken as positive, and after how many tokens texts are cut.
         score: texts to the probability of each label, [texts, labels].
+        length: tokens of a text before it is cut.
     """
 
     facts: Mapping[str, Any]
     score: Callable[[Sequence[str]], FloatArray]
+    length: Callable[[str], int]
 
     def probabilities(self, texts: Sequence[str]) -> FloatArray:
         """Probability in [0, 1] of the positive label for each text, [texts].
@@ -82,7 +84,7 @@ def load_classifier(source: str, *, positive: str | None = None) -> Classifier:
         "positive index": index,
         "max tokens": model.max_tokens,
     }
-    return Classifier(facts, model.score)
+    return Classifier(facts, model.score, model.length)
 
 
 def _config(source: str, folder: Path) -> dict[str, Any]:

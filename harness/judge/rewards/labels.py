@@ -25,11 +25,13 @@ class LabelModel:
         labels: their names, in the order of the columns.
         max_tokens: after how many tokens a text is cut; None where there is no limit.
         score: texts to probabilities, [texts, labels].
+        length: tokens of a text before it is cut.
     """
 
     labels: tuple[str, ...]
     max_tokens: int | None
     score: Callable[[Sequence[str]], FloatArray]
+    length: Callable[[str], int]
 
 
 def positive_index(source: str, labels: Sequence[str], positive: str | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from harness.data.identity import digest, fetch, locate
 from harness.errors import DataError
 from harness.judge.rewards.classifier import HUB_FILES, load_classifier
 from harness.judge.rewards.labels import FloatArray
+from harness.judge.rewards.room import Length, Shown, make_room
 from harness.judge.rewards.sequence import Sequences, open_classifier
 
 Form = Literal["chat template", "text pair", "joined"]
@@ -31,26 +32,46 @@ class RewardJudge:
     """Callable as a judge: P(first better) = sigmoid(reward of first - reward of second).
 
     Attributes:
-        facts: what a manifest says about the model.
+        about: the model, for a manifest.
         rewards: (prompts, answers) to one number each.
+        length: of a prompt and an answer as the model gets them.
+        limit: tokens that it takes; None where there is no limit.
+        shown: what it saw of the prompts and answers that are too long.
     """
 
-    facts: Mapping[str, Any]
+    about: Mapping[str, Any]
     rewards: Callable[[Sequence[str], Sequence[str]], FloatArray]
+    length: Length
+    limit: int | None
+    shown: dict[tuple[str, str], Shown] = field(default_factory=dict)
 
     def __call__(self, versus: Sequence[Versus]) -> list[Reading]:
         """One reading for each comparison; every answer is scored once, wherever it is shown."""
         distinct = dict.fromkeys((v.prompt, text) for v in versus for text in (v.first, v.second))
-        prompts, answers = [p for p, _ in distinct], [a for _, a in distinct]
+        fitting = [make_room(*both, self.length, self.limit) for both in distinct]
+        self.shown.update((b, s) for b, s in zip(distinct, fitting, strict=True) if b != s)
+        prompts, answers = [p for p, _ in fitting], [a for _, a in fitting]
         rewards = self.rewards(prompts, answers) if distinct else np.zeros(0)
         of = dict(zip(distinct, (float(r) for r in rewards), strict=True))
-        found = []
-        for prompt, first, second in versus:
-            one, other = of[prompt, first], of[prompt, second]
-            # Half a tangent and not 1 / (1 + exp(-x)), which overflows.
-            preference = 0.5 + 0.5 * float(np.tanh((one - other) / 2))
-            found.append(Reading(preference, f"rewards {one:.4g} and {other:.4g}"))
-        return found
+        return [
+            self._reading(one, of[one.prompt, one.first], of[one.prompt, one.second])
+            for one in versus
+        ]
+
+    def _reading(self, versus: Versus, first: float, second: float) -> Reading:
+        one, other = (self.shown.get((versus.prompt, a)) for a in (versus.first, versus.second))
+        if one is not None and one == other and versus.first != versus.second:
+            return Reading(None, f"in its {self.limit} tokens both answers are the same")
+        # Half a tangent and not 1 / (1 + exp(-x)), which overflows.
+        preference = 0.5 + 0.5 * float(np.tanh((first - second) / 2))
+        return Reading(preference, f"rewards {first:.4g} and {second:.4g}")
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says about the model, and of how many texts it saw only a part."""
+        answers = sum(answer != shown.answer for (_, answer), shown in self.shown.items())
+        cut = {"prompts": len(self.shown) - answers, "answers": answers}
+        return {**self.about, "cut": cut}
 
 
 def load_reward_judge(source: str) -> RewardJudge:
@@ -66,8 +87,10 @@ def load_reward_judge(source: str) -> RewardJudge:
         return _log_odds(source)
     model, tokenizer, limit = open_classifier(source, folder)
     form = _form(tokenizer)
-    facts = {"name": source, "revision": revision, "text": form, "max tokens": limit}
-    return RewardJudge(facts, partial(_rewards, Sequences(model, tokenizer, limit), form))
+    about = {"name": source, "revision": revision, "text": form, "max tokens": limit}
+    sequences = Sequences(model, tokenizer, limit)
+    rewards, length = partial(_rewards, sequences, form), partial(_length, sequences, form)
+    return RewardJudge(about, rewards, length, limit)
 
 
 def _form(tokenizer: Any) -> Form:
@@ -92,6 +115,12 @@ def _rewards(
         )  # fmt: skip
         rewards[batch] = logits[:, 0].cpu()
     return rewards
+
+
+def _length(sequences: Sequences, form: Form, prompt: str, answer: str) -> int:
+    text = _together(sequences.tokenizer, form, prompt, answer)
+    pair = answer if form == "text pair" else None
+    return sequences.length(text, pair, special=form != "chat template")
 
 
 def _together(tokenizer: Any, form: Form, prompt: str, answer: str) -> str:
@@ -126,4 +155,5 @@ def _log_odds(source: str) -> RewardJudge:
         p = np.clip(classifier.probabilities(texts), _SMALLEST, 1 - _SMALLEST)
         return np.asarray(np.log(p) - np.log1p(-p))
 
-    return RewardJudge({**classifier.facts, "text": "joined"}, rewards)
+    about = {**classifier.facts, "text": "joined"}
+    return RewardJudge(about, rewards, lambda p, a: classifier.length(p + a), about["max tokens"])

@@ -37,7 +37,8 @@ def load_sequence_classifier(source: str, folder: Path) -> LabelModel:
             f"'{source}' gives a number and no probability (its labels: {', '.join(labels)}); "
             "name a classifier with at least two labels"
         )
-    return LabelModel(labels, limit, Sequences(model, tokenizer, limit).score)
+    sequences = Sequences(model, tokenizer, limit)
+    return LabelModel(labels, limit, sequences.score, sequences.length)
 
 
 def open_classifier(source: str, folder: Path) -> tuple[Any, Any, int | None]:
@@ -102,6 +103,11 @@ class Sequences:
             multi = self.model.config.problem_type == "multi_label_classification"
             probabilities[batch] = (logits.sigmoid() if multi else logits.softmax(-1)).cpu()
         return probabilities
+
+    def length(self, text: str, pair: str | None = None, *, special: bool = True) -> int:
+        """Tokens of a text, or of two as a pair, before anything is cut."""
+        encoded = self.tokenizer(text, text_pair=pair, add_special_tokens=special, verbose=False)
+        return len(encoded["input_ids"])
 
     def batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Rows by length, so that little is padded."""
