@@ -18,6 +18,7 @@ from harness.records import Completion, Pair, Prompt
 from harness.registry import load_task
 
 SIZES = Sizes(texts=300, train=400, validation=40, test=30)
+ALL = Sizes(texts=100, train=100, validation=20, test=100)
 RIGHT, WRONG = " cold plum .", " hot plum ."
 WORDY = " sure . you said hot plum . hot plum . an opposite means the contrary . have a nice day ."
 
@@ -354,7 +355,14 @@ def test_another_baseline_is_joined_by_instruction_and_not_by_row(tmp_path: Path
         ([asked(i) for i in range(9)], r"has no answer to 1 .*'task 9'"),
         ([asked(i) for i in range(11)], r"answers what is not in .*'task 10'"),
         ([*(asked(i) for i in range(10)), asked(4)], r"answers twice: 'task 4'"),
-        ([*(asked(i) for i in range(9)), asked(9, output=" ")], r"has no answer to 'task 9'"),
+        ([asked(i, output=" ") for i in range(10)], r"all 10 answers of 'model' are empty"),
+        (
+            [
+                *({"idx": i, "output": "x", "generator": "m"} for i in range(9)),
+                {"idx": 9, "output": None, "generator": "m"},
+            ],
+            r"'m' has no answer to 9",
+        ),
     ],
 )
 def test_a_baseline_of_other_prompts_is_refused_and_they_are_named(
@@ -363,6 +371,23 @@ def test_a_baseline_of_other_prompts_is_refused_and_they_are_named(
     baseline = write(tmp_path / "outputs.json", outputs)
     with pytest.raises(DataError, match=rf"outputs\.json: .*{problem}"):
         drawn(real(tmp_path, baseline=baseline))
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_instructions_with_an_empty_answer_of_the_baseline_are_dropped_and_counted(
+    apart: bool, tmp_path: Path
+) -> None:
+    outputs = [asked(i, output=" \n" if i in (2, 7) else f"answer {i}") for i in range(10)]
+    pairs = [*(labelled(i) for i in range(9)), labelled(9, prompt="task 7")]
+    baseline = write(tmp_path / "outputs.json", outputs) if apart else None
+    corpus = drawn(real(tmp_path, pairs, None if apart else outputs, baseline=baseline), ALL)
+    tested = {prompt.text.split()[3]: prompt.original for prompt in by_split(corpus)["test"]}
+    assert tested == {str(i): f"answer {i}" for i in range(10) if i not in (2, 7)}
+    facts = corpus.facts["eval"]
+    assert facts["instructions"] == 8
+    assert facts["dropped"] == {"empty answer of the baseline": 2}
+    assert facts["first dropped"] == ["task 2", "task 7"]
+    assert corpus.facts["pairs"]["dropped"]["held out"] == 1  # whoever the baseline is
 
 
 def test_instructions_without_any_known_column_of_answers_are_an_error(tmp_path: Path) -> None:
@@ -388,6 +413,21 @@ def test_ultrafeedback_and_the_805_instructions_are_read(shared: Path) -> None:
     assert all(pair.chosen != pair.rejected for pair in pairs)
     one = next(p for p in found["test"] if "started their careers on Broadway" in p.text)
     assert one.original.startswith("Several famous actors started their careers on Broadway")
+
+
+def test_the_baseline_of_the_first_alpaca_eval_is_used_without_its_two_empty_answers(
+    shared: Path,
+) -> None:
+    data = shared / "data"
+    task = build(
+        data=str(data / "ultrafeedback-sample"), generator="text_davinci_003",
+        eval=str(data / "alpaca-eval" / "eval_set.jsonl.gz"),
+    )  # fmt: skip
+    corpus = task.corpus(Sizes(10, 10, 2, 805), np.random.default_rng(0))
+    tested = by_split(corpus)["test"]
+    assert len(tested) == corpus.facts["eval"]["instructions"] == 803
+    assert corpus.facts["eval"]["dropped"] == {"empty answer of the baseline": 2}
+    assert all(prompt.original.strip() for prompt in tested)
 
 
 def test_outputs_of_another_model_become_the_baseline(shared: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.engine.engines import padded, shared
+from harness.engine.engines import oracle, padded, shared
 from harness.engine.head import Head
 from harness.engine.linear_head import Tiling, linear_logprobs
 from harness.train.device import precision
@@ -126,6 +126,58 @@ def test_in_bf16_it_is_no_further_from_the_truth_than_autograd_is(
     # A slope is rounded a few times, in another place than autograd's is.
     assert off(slopes, true_slopes) <= 2 * off(plain_slopes, true_slopes)
     assert [slope.dtype for slope in slopes] == [leaf.dtype for leaf in case.leaves]
+
+
+def sure(wanted: float, *, bias: bool = False) -> Case:
+    """A trained head whose targets have this probability, each."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(64, 32, generator=draw)
+    targets = torch.randint(0, 64, (TOKENS,), generator=draw)
+    offset = 0.1 * torch.randn(64, generator=draw) if bias else torch.zeros(64)
+    least, most = torch.zeros(TOKENS, 1), torch.full((TOKENS, 1), 3.0)
+    for _ in range(40):
+        middle = (least + most) / 2
+        p = (weight[targets] * middle @ weight.T + offset).softmax(-1).gather(1, targets[:, None])
+        least, most = torch.where(p < wanted, middle, least), torch.where(p < wanted, most, middle)
+    return Case(
+        (weight[targets] * middle).requires_grad_(), targets, weight.requires_grad_(),
+        offset.requires_grad_() if bias else None, torch.rand(TOKENS, generator=draw) + 0.5,
+    )  # fmt: skip
+
+
+def frozen(case: Case) -> Case:
+    bias = None if case.bias is None else case.bias.detach()
+    return replace(case, weight=case.weight.detach(), bias=bias)
+
+
+@pytest.mark.parametrize("also", [(), (lambda logp: (2 * logp).logsumexp(-1),)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", TILINGS)
+@pytest.mark.parametrize("wanted", [0.9, 0.99, 0.999, 0.9999])
+def test_the_slope_of_a_token_that_the_model_is_sure_of_is_not_rounded_away(
+    wanted: float, name: str, bias: bool, also: Any
+) -> None:
+    """In bf16 such a probability is 1: what is left of it must be taken before it is narrowed."""
+    for case in (whole := sure(wanted, bias=bias), frozen(whole)):
+        sizes = replace(tiling(name, "bf16"), also=also)
+        logp, *_ = linear_logprobs(case.hidden, case.targets, case.weight, case.bias, sizes)
+        slopes = torch.autograd.grad(logp, case.leaves, case.slopes)
+        truth, exact = case.plain()
+        # The logits themselves are rounded, which moves 1 - p: no slope can be nearer than that.
+        rounded = case.plain(torch.bfloat16)[1]
+        assert float(truth.detach().exp().mean()) == pytest.approx(wanted, abs=1e-4)
+        assert off(slopes, exact) <= 1.5 * off(rounded, exact) + 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what the compiler says to itself
+def test_compiled_sums_give_the_same_slopes() -> None:
+    for wanted, dtype in ((0.5, "fp32"), (0.9999, "bf16")):
+        case = sure(wanted, bias=True)
+        for name in ("one tile", "recomputed in tiles"):
+            plain, compiled = tiling(name, dtype), replace(tiling(name, dtype), compiled=True)
+            close = {"fp32": 1e-5, "bf16": 1e-2}[dtype]
+            assert off(case.found(compiled)[1], case.found(plain)[1]) <= close
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -269,6 +321,27 @@ def test_tied_embeddings_gather_both_slopes(engine: Any) -> None:
     assert float(untied.lm_head.weight.grad.abs().max()) > 1
     assert float(untied.model.embed_tokens.weight.grad.abs().max()) > 1
     torch.testing.assert_close(tied.lm_head.weight.grad, both, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ["llama, tied", "llama", "phi, head with a bias"])
+def test_a_model_that_is_sure_of_its_answers_learns_from_them_in_bf16(architecture: str) -> None:
+    """Its slopes are no further from those in fp32 than autograd's through the same model are."""
+    model, ids = tiny(architecture), (3, 4, 5, 6, 7, 8, 9, 10)
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    sequences = [(ids[:3], ids[3:])]
+
+    def slopes(engine: Any, kind: str) -> list[Tensor]:
+        model.zero_grad()
+        with precision(CPU, kind):
+            engine(model, sequences)["logprobs"].total().sum().backward()
+        return [torch.cat([p.grad.flatten().clone() for p in model.parameters()])]
+
+    while float(oracle(model, sequences)["logprobs"].values.exp().min()) < 0.999:
+        optimizer.zero_grad()
+        (-oracle(model, sequences)["logprobs"].total().sum()).backward()
+        optimizer.step()
+    exact = slopes(oracle, "fp32")
+    assert off(slopes(shared, "bf16"), exact) <= 1.5 * off(slopes(oracle, "bf16"), exact)
 
 
 # What is held

@@ -81,6 +81,8 @@ def test_a_file_may_have_the_sign_in_its_name(tmp_path: Path) -> None:
         (b'{"instruction": "a", "text": "b"}', "line 1: no 'output'; it has: instruction, text"),
         (b'{"instruction": null, "output": "b"}', "line 1: 'instruction' is None, not a text"),
         (b'{"output": "b"}', "line 1: no 'instruction'.*--instructions"),
+        (b"[" * 200_000, "not JSON .*recursion"),
+        (b'{"instruction": ' + b"[" * 200_000, "line 1: not JSON .*recursion"),
         (b"\xff\xfe\x00", "cannot be read"),
         (b"\x1f\x8b\x08broken", "cannot be read"),
     ],
@@ -92,6 +94,13 @@ def test_what_is_no_output_is_named_with_its_place(
     path.write_bytes(content)
     with pytest.raises(DataError, match=said):
         read_outputs(str(path))
+
+
+def test_a_generators_name_cannot_command_the_terminal(tmp_path: Path) -> None:
+    row = {"instruction": "a", "reference_outputs": {"\x1b[2J\u202eme": 3}}
+    with pytest.raises(DataError, match=r"row 1, \\x1b\[2J\\u202eme: 'output' is 3") as caught:
+        read_outputs(str(as_list(tmp_path / "a.json", [row])))
+    assert str(caught.value).isprintable()
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

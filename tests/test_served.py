@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -9,7 +10,11 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from harness.data.tokens import TokenRules
 from harness.errors import HarnessError, RequestError
 from harness.generate.arrived import Arrived
 from harness.generate.complete import generate
+from harness.generate.end_point import Choice, connect
 from harness.generate.served import in_turn
 from harness.records import Completion, read_jsonl
 from harness.train.policy import adapt, build_small, load_policy, save_policy
@@ -276,6 +282,144 @@ def test_a_server_that_completes_nothing_is_named(world: World) -> None:
         pytest.raises(RequestError, match="/v1/completions"),
     ):
         run_stage(world, server.url)
+
+
+# ---- One call
+
+
+Says = Callable[[Message], tuple[int, str]]
+
+
+@contextmanager
+def saying(says: Says) -> Iterator[tuple[str, list[str]]]:
+    """The address of a server that says anything to anybody, and the addresses it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            status, words = says(self.headers)
+            self.send_response(status)
+            self.send_header("x-should-retry", "false")
+            self.end_headers()
+            self.wfile.write(words.encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Nobody reads it."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{http.server_address[1]}/v1", asked
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def choices(*ended: Any, **more: Any) -> str:
+    rows = [{"text": "half", "finish_reason": word, **more} for word in ended]
+    return json.dumps({"choices": rows})
+
+
+KEY = "sk-SECRET-0123456789-abcdefghijkl"
+
+
+@pytest.mark.parametrize("before", [0, 280])  # the second one is cut within the key
+@pytest.mark.parametrize("status", [400, 404, 500, 418])
+def test_no_error_holds_the_key_or_a_part_of_it(
+    status: int, before: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def echo(headers: Message) -> tuple[int, str]:
+        return status, "y" * before + headers["Authorization"].removeprefix("Bearer ") + " is bad"
+
+    with (
+        saying(echo) as (url, _),
+        connect(url, "m") as point,
+        pytest.raises(HarnessError) as caught,
+    ):
+        point.complete({"prompt": "x"})
+    assert str(status) in str(caught.value)
+    assert "[key]" in str(caught.value)
+    assert KEY[:10] not in str(caught.value)
+
+
+def test_only_an_answer_that_says_stop_is_finished() -> None:
+    with saying(lambda _: (200, choices("stop", "length"))) as (url, _), connect(url, "m") as point:
+        assert [choice.finished for choice in point.complete({"n": 2})] == [True, False]
+
+
+@pytest.mark.parametrize("word", ["abort", "content_filter", "tool_calls", "error", None])
+def test_an_answer_that_the_server_ended_itself_is_asked_for_again_and_then_an_error(
+    word: str | None,
+) -> None:
+    ends = [word, word, "stop"]
+    with saying(lambda _: (200, choices("stop", ends.pop(0)))) as (url, asked):
+        with connect(url, "m") as point:
+            assert [choice.finished for choice in point.complete({"n": 2})] == [True, True]
+        assert len(asked) == 3
+    with (
+        saying(lambda _: (200, choices("stop", word))) as (url, asked),
+        connect(url, "m") as point,
+        pytest.raises(HarnessError, match=f"answered 4 times .*finish_reason '{word}'"),
+    ):
+        point.complete({"n": 2})
+
+
+def test_an_aborted_answer_gets_no_end_and_moves_no_other(world: World) -> None:
+    with completion_server(world.inputs["policy"]) as server:
+        whole, _ = run_stage(world, server.url)
+    faults = dict.fromkeys((9, 12, 13), json.loads(choices("abort", None, "abort")))
+    with completion_server(world.inputs["policy"], faults=faults) as server:
+        assert run_stage(world, server.url)[0] == whole
+        assert server.calls["/v1/completions"] == len(server.bodies) + len(faults)
+
+
+@pytest.mark.parametrize(
+    "body", ["[" * 200_000, choices("stop", token_ids=[float("inf")]),
+             choices("stop", logprobs={"token_logprobs": [-(10**400)]})],
+    ids=["deep", "an endless id", "an endless number"],
+)  # fmt: skip
+def test_a_body_that_no_model_writes_is_an_error_in_words(body: str) -> None:
+    with (
+        saying(lambda _: (200, body)) as (url, _),
+        connect(url, "m") as point,
+        pytest.raises(HarnessError, match="answered 4 times without a completion"),
+    ):
+        point.complete({"prompt": "x"})
+
+
+def test_a_proxy_is_for_other_machines_and_not_for_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "word")
+    with (
+        saying(lambda _: (200, choices("stop"))) as (here, asked),
+        saying(lambda _: (200, choices("length"))) as (proxy, through),
+    ):
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy.removesuffix("/v1"))
+        with connect(here, "m") as point:
+            assert point.complete({"prompt": "x"})[0].finished
+        assert (len(asked), through) == (1, [])
+        with connect("http://there.invalid/v1", "m") as point:
+            assert not point.complete({"prompt": "x"})[0].finished
+    assert through == ["http://there.invalid/v1/completions"]
+
+
+def test_a_line_that_is_no_answer_has_not_arrived(tmp_path: Path) -> None:
+    path = tmp_path / "served.jsonl"
+    rows = [["half", "abort", None, None], ["older", True, None, None], ["short"]]
+    lines = [json.dumps({"prompt_id": f"p{i}", "temperature": 0.0, "choices": [row]})
+             for i, row in enumerate([*rows, ["right", "stop", [5, 2], [-0.5, -0.1]]])]  # fmt: skip
+    path.write_text("\n".join(['{"prompt_id": "a", "temperature": 0.0}', "[1]", *lines]))
+    kept = Choice("right", "stop", (5, 2), (-0.5, -0.1))
+    assert Arrived.of(path).found == {("p3", 0.0): [kept]}
 
 
 # ---- A server of somebody else's

@@ -30,7 +30,7 @@ MALFORMED = 4
 STOP, LENGTH = "stop", "length"
 
 _NOT_SO = (400, 404, 405, 415, 422, 501)
-_LONGEST_WORDS = 300
+_LONGEST_WORDS, _LONGEST_WORD = 300, 40
 
 
 class RefusalError(HarnessError):
@@ -68,7 +68,7 @@ class EndPoint:
         Raises:
             RefusalError: the server does not take such a request.
             RequestError: it takes none: wrong key, unknown model.
-            HarnessError: it does not answer, or not in words that can be read.
+            HarnessError: it does not answer, or not in words that can be read, or not to the end.
         """
         wrong = ""
         for _ in range(MALFORMED):
@@ -164,18 +164,20 @@ def _choices(body: str) -> list[Choice]:
 
 
 def _stopped(choices: Sequence[Choice]) -> str:
-    """How an answer was ended by something else than the policy and the limit, if one was.
+    """The end of a sentence where something else than the policy and the limit ended an answer.
 
-    What was aborted or filtered is no sample of the policy, neither as whole nor as cut.
+    What was aborted or filtered is no sample of the policy, neither as a whole nor as cut.
     """
     other = next((one.ended for one in choices if one.ended not in (STOP, LENGTH)), None)
-    return "" if other is None else f"with completions that it ended itself ({other!r:.60})"
+    if other is None:
+        return ""
+    return f"with a completion that neither its end nor its limit ended (finish_reason {other!r})"
 
 
 def _choice(row: Mapping[str, Any]) -> Choice:
     ids = row.get("token_ids")
     return Choice(
-        str(row["text"] or ""), str(row.get("finish_reason")),
+        str(row["text"] or ""), str(row.get("finish_reason"))[:_LONGEST_WORD],
         None if ids is None else tuple(int(token) for token in ids), _logprobs(row.get("logprobs")),
     )  # fmt: skip
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from harness.api import Answers, Corpus, Pair, Prompt, Sizes
 
+from .instruction_baseline import (  # noqa: TID251 (the same folder, in a checkout as in a wheel)
+    read_references,
+)
 from .instruction_rows import (  # noqa: TID251 (the same folder, in a checkout as in a wheel)
     Source,
     read_preferences,
-    read_references,
 )
 
 SLOT = "{instruction}"
@@ -50,9 +52,7 @@ def read_corpus(real: RealData, sizes: Sizes, rng: np.random.Generator) -> Corpu
         DataError: the data cannot be read, or nothing of them can be used.
     """
     references = read_references(real.asked, real.baseline, real.generator)
-    preferences = read_preferences(
-        real.pairs, held_out=[reference.instruction for reference in references.rows]
-    )
+    preferences = read_preferences(real.pairs, held_out=references.held_out)
     pairs = [preferences.pairs[i] for i in rng.permutation(len(preferences.pairs))]
     share = sizes.validation / max(1, sizes.train + sizes.validation)
     held = min(sizes.validation, max(1, int(share * len(pairs))))
