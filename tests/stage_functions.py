@@ -27,6 +27,11 @@ def write(work: Work) -> dict[str, object]:
     return {"length": len(text), "device": "cpu"}
 
 
+def told(work: Work) -> dict[str, object]:
+    """The facts that it is given."""
+    return dict(work.settings["facts"])
+
+
 def join(work: Work) -> dict[str, object]:
     """The texts of all inputs, one after the other."""
     texts = [(work.inputs[name] / "result.txt").read_text() for name in sorted(work.inputs)]
