@@ -25,6 +25,7 @@ from harness.train.live_reference import frozen
 from harness.train.mismatched import mismatch
 from harness.train.policy import build_small, save_policy
 from harness.train.reference import write_columns
+from harness.train.resident import Residence
 from harness.train.run import Run
 from harness.train.step import Learner
 
@@ -97,6 +98,12 @@ def tiny(architecture: str = "llama, tied", seed: int = 0, **config: Any) -> Any
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.3)
     return model
+
+
+def trained_policy(reference: Path, trained: Path) -> Any:
+    """The policy of a finished training stage, as the stages after it get it."""
+    with Residence(most=1).borrowed(reference, CPU) as base:
+        return base.trained(trained)
 
 
 def bigrams(logprobs: torch.Tensor) -> Any:

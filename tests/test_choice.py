@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 import transformers as hf
 
 from harness.data.tokens import TokenPair
-from harness.engine.choice import Choice, choose, chosen, longest, obstacle, prepared
-from harness.engine.engines import largest_difference, oracle, pair_logprobs
-from harness.engine.measure import Trial, fitted
+from harness.engine.choice import Choice, choose, chosen, longest, prepared
+from harness.engine.engines import largest_difference, noise_floor, oracle, pair_logprobs
+from harness.engine.measure import Trial, fastest, fitted
+from harness.engine.obstacles import obstacle
+from harness.engine.trunks import TRUNKS, widest
 from harness.errors import DataError, GateError
 from harness.train.device import precision
 from harness.train.policy import check_context
+from harness.train.reward import score_margins, train_reward_model
 from harness.train.tune import choose_engine, sound
 
 from .models import CPU, World, make_world, some_pairs, tiny
@@ -28,15 +32,21 @@ MEASURE = {
 }  # fmt: skip
 
 
-def neo(window: int) -> Any:
-    """A model whose window stands in its weights' module and in no field that anybody reads."""
+def neo(window: int, *, told: bool = True) -> Any:
+    """A model that masks by the place in a row; `told` in its config and in masks that it keeps."""
     torch.manual_seed(0)
     config = hf.GPTNeoConfig(
         vocab_size=61, hidden_size=32, num_layers=2, num_heads=2, initializer_range=0.15,
         attention_types=[[["global", "local"], 1]], window_size=window, bos_token_id=1,
-        eos_token_id=2,
+        eos_token_id=2, max_position_embeddings=128,
     )  # fmt: skip
-    return hf.AutoModelForCausalLM.from_config(config).eval()
+    model = hf.AutoModelForCausalLM.from_config(config).eval()
+    if not told:
+        model.config.window_size = 512
+        for layer in model.transformer.h:
+            attention = layer.attn.attention
+            vars(attention)["bias"] = attention._buffers.pop("bias")
+    return model
 
 
 def opt() -> Any:
@@ -99,30 +109,89 @@ def test_what_is_asked_for_by_name_is_given() -> None:
 
 
 def test_a_leak_that_no_field_of_the_config_shows_is_found_by_asking() -> None:
-    assert "nats a token from those of single sequences" in str(obstacle("dense", neo(4), 20))
-    assert obstacle("dense", neo(64), 20) is None
+    found = obstacle("dense", neo(4, told=False), 20)
+    assert "nats a token from those of single sequences" in str(found)
+    assert obstacle("dense", neo(64, told=False), 20) is None
 
 
 def test_a_tiny_leak_is_found_in_a_model_whose_attention_hardly_matters() -> None:
-    model = neo(4)
+    model = neo(4, told=False)
     with torch.no_grad():
         for layer in model.transformer.h:
             layer.attn.attention.out_proj.weight *= 0.01
-    assert obstacle("dense", model, 20) is not None
+    assert "nats a token from" in str(obstacle("dense", model, 20))
 
 
-def test_a_window_that_only_long_sequences_leave_is_found_by_long_ones() -> None:
-    assert choose("shared", neo(20), 12).trunk == "dense"
-    found = choose("shared", neo(20), 40)
+def test_a_model_that_no_prompt_moves_is_padded_because_nothing_can_be_seen() -> None:
+    model = tiny()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight *= 1e-5
+    found = choose("shared", model, 20)
     assert found.trunk == "padded"
-    assert "nats a token" in found.why
+    assert "no leak would be seen" in found.why
+    assert choose("padded", model, 20).why == ""
+
+
+@pytest.mark.parametrize("length", [10, 11])
+def test_a_window_is_found_as_soon_as_answers_beside_a_prompt_can_leave_it(length: int) -> None:
+    """No sequence leaves it: what does is the last answer's distance from the prompt in a row."""
+    wide = widest(length)
+    assert choose("shared", neo(wide, told=False), length).trunk == "dense"
+    found = choose("shared", neo(wide - length // 2, told=False), length)
+    assert found.trunk == "padded"
+    assert "nats a token from" in found.why
+
+
+def test_a_window_of_any_name_is_an_obstacle_where_rows_can_leave_it() -> None:
+    assert "its window of 38 tokens (window_size)" in choose("shared", neo(38), 20).why
+    assert choose("shared", neo(39), 20).trunk == "dense"
+    for name in ("use_window", "max_window_layers", "sliding_window_pattern"):
+        model = tiny()
+        setattr(model.config, name, True if name == "use_window" else 3)
+        assert choose("shared", model, 20).trunk == "blocks"
+
+
+def test_a_mask_that_a_model_keeps_is_an_obstacle_where_it_is_not_a_plain_causal_one() -> None:
+    model = neo(38)
+    model.config.window_size = 512
+    assert "attention.bias hides tokens by their place in a row" in choose("shared", model, 20).why
+    assert choose("shared", model, 19).trunk == "dense"
+    assert "is made for 128 tokens, and rows can have 139" in choose("shared", neo(500), 70).why
+
+
+def test_answers_beside_a_prompt_are_no_more_than_were_tried() -> None:
+    """Twelve beside one prompt, in a window as wide as what the model was tried with."""
+    model, answers = neo(widest(12), told=False), [some_pairs(1, seed)[0] for seed in range(6)]
+    choice = choose("shared", model, 12)
+    assert choice.trunk == "dense"
+    pairs = [replace(pair, prompt=(5, 6, 7, 8), chosen=pair.chosen[:8], rejected=pair.rejected[:8])
+             for pair in answers]  # fmt: skip
+    with torch.no_grad():
+        plain = pair_logprobs(oracle, model, pairs)
+        assert largest_difference(pair_logprobs(choice.engine, model, pairs), plain) < 1e-5
+        unbounded = replace(choice, longest=0).engine
+        assert largest_difference(pair_logprobs(unbounded, model, pairs), plain) > 0.01
+
+
+@pytest.mark.parametrize(
+    "architecture", ["llama, tied", "gpt2, learned positions", "gptj, head with a bias"]
+)
+def test_more_answers_than_the_context_has_room_for_are_no_obstacle(architecture: str) -> None:
+    model, prompt = tiny(architecture), (5, 6, 7, 8)
+    pairs = [replace(pair, prompt=prompt) for pair in some_pairs(20)]
+    choice = choose("shared", model, 64)
+    assert choice.name == "shared"
+    with torch.no_grad():
+        found, plain = (pair_logprobs(e, model, pairs) for e in (choice.engine, oracle))
+    assert largest_difference(found, plain) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["fp32", "bf16"])
 def test_an_engine_that_fails_on_the_data_is_replaced_and_the_reason_is_told(kind: str) -> None:
     model, pairs = neo(20), some_pairs(3, prompt=30, answer=12)
     with torch.no_grad(), precision(CPU, kind):
-        instead = sound(choose("shared", model, 12), model, pairs)
+        instead = sound(Choice("dense", longest=42), model, pairs)
     assert instead.trunk == "padded"
     assert "differ from the oracle's" in instead.why
 
@@ -214,6 +283,91 @@ def test_compiled_layers_give_the_same_numbers_and_are_undone() -> None:
     assert largest_difference(plain, found) < 1e-5
     assert all(p.grad is not None for p in model.parameters())
     assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+def miscompiled(call: Any) -> Any:
+    """A model whose layers a compiler puts this in the place of; its head is not compiled."""
+    model = tiny("gemma2, soft caps", sliding_window=64)
+    for layer in model.model.layers:
+
+        def compile_(*, dynamic: bool, layer: Any = layer) -> None:
+            assert dynamic
+            layer._compiled_call_impl = partial(call, layer.forward)
+
+        layer.compile = compile_
+    return model
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (lambda forward, x, **more: forward(x * 1.5, **more), "not compiled: its log-probs are"),
+        (lambda forward, x, **more: forward(x.detach(), **more), "not compiled: its gradient is"),
+        (lambda forward, x, **more: forward(x, **more), ""),
+    ],
+    ids=["other numbers", "another gradient", "the same"],
+)
+def test_layers_that_compiling_changes_are_not_compiled(call: Any, why: str, kind: str) -> None:
+    model, pairs = miscompiled(call), some_pairs(4)
+    with precision(CPU, kind):
+        found, told = fastest(Trial(model, pairs), Choice("blocks", longest=21), 10**6)
+    assert why in found.why
+    assert bool(why) == ("not compiled" in found.why)
+    assert (told[-1]["seconds"] is None) == bool(why)
+    assert not (found.compiled and why)
+    assert all(layer._compiled_call_impl is None for layer in model.model.layers)
+
+
+def test_the_oracle_that_an_engine_is_compared_with_is_never_compiled() -> None:
+    """Or layers that were compiled wrongly would be compared with themselves."""
+    model, pairs = tiny(), some_pairs(3)
+    layer = model.model.layers[0]
+    layer._compiled_call_impl = wrong = lambda x, **more: layer.forward(x * 1.5, **more)
+    with pytest.raises(GateError, match="differ from the oracle's"):
+        noise_floor(Choice("blocks").engine, model, pairs, 1e-3)
+    assert layer._compiled_call_impl is wrong
+
+
+def without_layers() -> Any:
+    """An architecture whose layers are plain modules: nothing finds them among the others."""
+    torch.manual_seed(0)
+    config = hf.OpenAIGPTConfig(
+        vocab_size=61, n_embd=32, n_layer=2, n_head=2, n_positions=64, initializer_range=0.15
+    )
+    return hf.AutoModelForCausalLM.from_config(config).eval()
+
+
+def test_nothing_is_said_of_layers_that_cannot_be_told_apart() -> None:
+    model, two = without_layers(), some_pairs(2)
+    choice = choose("padded", model, longest(two))
+    short = fitted(choice, model, two, 0, 1)
+    assert not short.recompute
+    assert short.sentence == (
+        "engine padded: memory is short, and its layers cannot be computed twice"
+    )
+    found, told = fastest(Trial(model, two), choice, 10**6)
+    assert not found.compiled
+    assert "not compiled: its layers cannot be told from each other" in found.sentence
+    assert told[-1]["seconds"] is None
+
+
+def test_what_reads_hidden_states_says_what_it_reads_them_with(world: World) -> None:
+    choice = Choice("oracle", longest=40)
+    assert choice.with_states.sentence == "engine padded: the oracle has no hidden states"
+    assert choice.with_states.states is TRUNKS["padded"]
+    shared = Choice("blocks", longest=40, compiled=True)
+    assert shared.with_states == shared
+    settings = {
+        "precision": "fp32", "seed": 0, "epochs": 1, "per_step": 16, "micro": 8,
+        "learning_rate": 1e-3, "weight_decay": 0.0, "checkpoint_steps": 99, "engine": "oracle",
+    }  # fmt: skip
+    trained = train_reward_model(world.work("reward_model", settings))
+    assert trained["engine"] == "engine padded: the oracle has no hidden states"
+    given = world.work("compiled engine", {})
+    shared.save(given.out)
+    work = world.work("margins", {"precision": "fp32", "engine": "shared"}, engine=given.out)
+    assert score_margins(work)["engine"] == "engine shared (blocks)"
 
 
 def test_short_runs_take_the_default_unmeasured(world: World) -> None:

@@ -11,20 +11,39 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.contracts.task import SmallModel
 from harness.data.token_store import load_pairs
 from harness.data.tokens import TokenPair
-from harness.engine.engines import oracle, padded, pair_logprobs
+from harness.engine.engines import largest_difference, oracle, padded, pair_logprobs
+from harness.errors import RequestError
 from harness.registry import load_method
 from harness.train.cell import train_cell
 from harness.train.device import precision
-from harness.train.live_reference import Follower, LiveReference, frozen, weights
+from harness.train.live_reference import (
+    Follower,
+    LiveReference,
+    check_followable,
+    frozen,
+    weights,
+)
 from harness.train.loop import Optimisation, fit, order
-from harness.train.policy import adapt, load_policy, load_trained
+from harness.train.policy import adapt, build_small, load_policy, save_policy
 from harness.train.reference import score_reference
 from harness.train.run import Run
 from harness.train.step import Learner
 
-from .models import CPU, World, make_run, make_world, some_pairs, tiny, write_caches
+from .models import (
+    CPU,
+    SHAPE,
+    WORDS,
+    World,
+    make_run,
+    make_world,
+    some_pairs,
+    tiny,
+    trained_policy,
+    write_caches,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
@@ -57,6 +76,29 @@ def test_the_weights_of_a_policy_are_those_of_the_merged_model(lora: Any) -> Non
     assert found.keys() == expected.keys() == plain(tiny()).keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-6, rtol=0)
+
+
+PEFT_TELLS = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+
+
+@PEFT_TELLS
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_tied_embeddings_cannot_be_followed(target: str) -> None:
+    """Merged they would be two tensors, of which the reference has one."""
+    some = {**SOME, "targets": ["q_proj", target]}
+    with pytest.raises(RequestError, match="embeddings are one tensor"):
+        check_followable(adapt(tiny("llama, tied"), some, seed=0))
+    for followed in (tiny("llama, tied"), adapt(tiny("llama, tied"), LORA, seed=0)):
+        check_followable(followed)
+    policy, reference = adapt(tiny("llama"), some, seed=0), frozen(tiny("llama"))
+    check_followable(policy)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(0.1)
+    Follower(policy, reference, mix=1.0, every=1).after(0)
+    with torch.no_grad():
+        found, wanted = (pair_logprobs(oracle, m, some_pairs(3)) for m in (reference, policy))
+    assert largest_difference(found, wanted) < 1e-4
 
 
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
@@ -203,13 +245,25 @@ def test_a_cell_says_how_often_its_reference_moved(lora: Any, world: World) -> N
         # Its reference is no cache: the stage is not asked for one.
         inputs = {k: v for k, v in work.inputs.items() if k != "reference"}
         facts[tau] = train_cell(replace(work, inputs=inputs))
-        trained_at[tau] = plain(load_trained(world.inputs["policy"], work.out)[0])
+        trained_at[tau] = plain(trained_policy(world.inputs["policy"], work.out))
     assert {tau: found["reference_moves"] for tau, found in facts.items()} == {2: 2, 100: 0}
     assert facts[2]["bill"]["extra"] * 3 == facts[2]["bill"]["training"] * (
         1 if lora is None else 1.5
     )
     assert facts[2]["bill"]["reference"] == 0
     assert any(not torch.equal(trained_at[2][n], v) for n, v in trained_at[100].items())
+
+
+@PEFT_TELLS
+def test_a_cell_whose_reference_could_not_follow_is_refused(world: World, tmp_path: Path) -> None:
+    tied, tokenizer = build_small(SmallModel(WORDS, {**SHAPE, "tie_word_embeddings": True}), 0)
+    save_policy(tied, tokenizer, tmp_path)
+    lora = {**SOME, "targets": ["lm_head"]}
+    settings = {"beta": 0.1, "alpha": 0.3, "tau": 1}
+    work = world.work("torn", {**CELL, "lora": lora, "method_settings": settings}, policy=tmp_path)
+    with pytest.raises(RequestError, match="Leave the embeddings and the output head out"):
+        train_cell(work)
+    assert not list(work.out.iterdir())
 
 
 def test_a_reference_that_never_moves_trains_as_dpo(world: World) -> None:
@@ -221,7 +275,7 @@ def test_a_reference_that_never_moves_trains_as_dpo(world: World) -> None:
             {**CELL, "method": name, "lora": None, "method_settings": method.resolve(settings)},
         )
         train_cell(work)
-        found[name] = plain(load_trained(world.inputs["policy"], work.out)[0])
+        found[name] = plain(trained_policy(world.inputs["policy"], work.out))
     for name, value in found["dpo"].items():
         torch.testing.assert_close(found["tr_dpo"][name], value, atol=1e-5, rtol=0)
 
@@ -241,7 +295,7 @@ def test_a_cell_mixes_by_alpha(world: World) -> None:
         scratch=world.folder / "by hand", checkpoint_steps=9, report=lambda *_: None,
         companion=Follower(model, reference, 0.3, 1),
     )  # fmt: skip
-    cell = plain(load_trained(world.inputs["policy"], work.out)[0])
+    cell = plain(trained_policy(world.inputs["policy"], work.out))
     assert all(torch.equal(cell[name], value) for name, value in plain(model).items())
 
 

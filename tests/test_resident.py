@@ -15,7 +15,7 @@ import torch
 from harness.data.tokens import TokenRules
 from harness.errors import DivergedError, HarnessError
 from harness.train.cell import train_cell
-from harness.train.policy import adapt, load_policy, load_trained, save_policy
+from harness.train.policy import adapt, load_policy, save_policy
 from harness.train.reference import score_reference
 from harness.train.resident import Base, Residence
 
@@ -181,7 +181,7 @@ def test_a_trained_policy_is_the_one_that_was_saved(
     ids = torch.arange(3, 12)[None]
     with Residence(most=1).borrowed(policy, CPU) as base, torch.no_grad():
         found = base.trained(tmp_path)(input_ids=ids).logits
-        assert torch.equal(found, load_trained(policy, tmp_path)[0](input_ids=ids).logits)
+        assert torch.equal(found, model(input_ids=ids).logits)
         assert not torch.equal(found, base.shared()(input_ids=ids).logits)
 
 
@@ -275,6 +275,20 @@ def test_who_writes_to_the_shared_weights_is_told_and_nobody_else_sees_it(policy
         assert len(home) == 0
     with home.borrowed(policy, CPU) as base:
         assert same(weights(base.shared()), weights(load_policy(policy)[0]))
+
+
+@pytest.mark.parametrize(
+    "change", [torch.neg, lambda w: w.flip(0), lambda w: w.flip(1), lambda w: w.roll(1, 0)],
+    ids=["signs", "rows", "columns", "one row further"],
+)  # fmt: skip
+def test_values_that_change_places_or_signs_are_noticed(change: Any, policy: Path) -> None:
+    def write() -> None:
+        with Residence(most=1).borrowed(policy, CPU) as base:
+            matrix = base.shared().model.layers[0].mlp.up_proj.weight.data
+            matrix.copy_(change(matrix))
+
+    with pytest.raises(HarnessError, match="changed while they were on loan"):
+        write()
 
 
 def test_a_merged_adapter_is_noticed(policy: Path) -> None:

@@ -65,19 +65,22 @@ class Layout:
         return same & ((self.branch[key] == 0) | (self.branch[key] == self.branch[query]))
 
 
-def lay_out(sequences: Sequences, device: torch.device) -> Layout:
-    """Put the sequences of each prompt beside each other, prompts in the order they first come."""
-    by_prompt: dict[tuple[Ids, int], list[int]] = {}
-    for number, (prompt, _) in enumerate(sequences):
-        # Of a prompt of one token nothing is left to share: its answers stand apart.
-        by_prompt.setdefault((prompt, 0 if prompt[1:] else number), []).append(number)
+def lay_out(sequences: Sequences, device: torch.device, widest: int | None = None) -> Layout:
+    """Put the sequences of each prompt beside each other, prompts in the order they first come.
+
+    Args:
+        sequences: of any prompts.
+        device: of the result.
+        widest: tokens of a group, its prompt included; what goes beyond stands beside a copy of
+            the prompt. None is as many as there are.
+    """
     ids: list[int] = []
     positions: list[int] = []
     group: list[int] = []
     branch: list[int] = []
     blocks: list[Block] = []
     predicts: dict[int, range] = {}
-    for number, ((prompt, _), members) in enumerate(by_prompt.items()):
+    for number, (prompt, members) in enumerate(_groups(sequences, widest)):
         start, shared = len(ids), len(prompt) - 1
         parts = [prompt[:-1], *((prompt[-1], *sequences[m][1][:-1]) for m in members)]
         for which, part in enumerate(parts):
@@ -95,6 +98,23 @@ def lay_out(sequences: Sequences, device: torch.device) -> Layout:
     columns = (ids, positions, group, branch, order)
     found = [torch.tensor(column, device=device) for column in columns]
     return Layout(found[0], found[1], found[2], found[3], found[4], tuple(blocks))
+
+
+def _groups(sequences: Sequences, widest: int | None) -> list[tuple[Ids, list[int]]]:
+    """Prompts, and the numbers of the sequences that stand beside each."""
+    groups: list[tuple[Ids, list[int]]] = []
+    widths: list[int] = []
+    open_: dict[Ids, int] = {}
+    for number, (prompt, answer) in enumerate(sequences):
+        # Of a prompt of one token nothing is left to share: its answers stand apart.
+        at = open_.get(prompt) if prompt[1:] else None
+        if at is None or (widest is not None and widths[at] + len(answer) > widest):
+            at = open_[prompt] = len(groups)
+            groups.append((prompt, []))
+            widths.append(len(prompt) - 1)
+        groups[at][1].append(number)
+        widths[at] += len(answer)
+    return groups
 
 
 def fed(sequences: Sequences) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,13 @@ from harness.data.tokens import TokenPair
 from harness.engine.engines import Batched, Engine, oracle
 from harness.engine.head import TILE_LOGITS
 from harness.engine.kernels import BLOCKS, attend_in_blocks, attending
-from harness.engine.trunks import KERNELS, TRUNKS, Trunk, backbone
+from harness.engine.obstacles import obstacle
+from harness.engine.trunks import KERNELS, TRUNKS, Trunk, backbone, trunk_for
 from harness.errors import GateError
-from harness.store.failures import is_memory
 from harness.store.stage import Work
 
 SHARED = {"cpu": ("blocks", "dense"), "cuda": ("dense", "blocks")}
 """Trunks of the `shared` engine that are taken unmeasured, by device, the preferred one first."""
-
-ROUNDING = 1e-4
-"""Nats per token between a trunk and the oracle that may be rounding, in fp32."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Choice:
         compiled: the layers, and the head's sums over the vocabulary, go through torch.compile.
         recompute: layers keep their inputs only and are run again in the backward pass.
         why: what was in the way of a faster one, in words; empty where nothing was.
-        longest: tokens of the longest sequence that it was found right for.
+        longest: tokens of the longest sequence that it was found right for; 0 is any.
     """
 
     trunk: str
@@ -72,8 +68,15 @@ class Choice:
 
     @property
     def states(self) -> Trunk:
-        """The trunk, for what reads hidden states; the oracle has none of its own."""
-        return TRUNKS["padded" if self.trunk == "oracle" else self.trunk]
+        """The trunk; the oracle has none, see `with_states`."""
+        return trunk_for(self.trunk, self.longest) if self.longest else TRUNKS[self.trunk]
+
+    @property
+    def with_states(self) -> Choice:
+        """The choice for what reads hidden states and no log-probs."""
+        if self.trunk != "oracle":
+            return self
+        return Choice("padded", why="the oracle has no hidden states", longest=self.longest)
 
     @property
     def name(self) -> str:
@@ -140,65 +143,20 @@ def longest(*pairs: Sequence[TokenPair]) -> int:
     return int(prompt + max(chosen, rejected))
 
 
-def obstacle(trunk: str, model: Any, longest: int) -> str | None:
-    """Why a model cannot be run through a trunk, in words; None if it can."""
-    if trunk != "padded" and (reason := _declared(trunk, model, longest)):
-        return reason
-    return _probe(trunk, model, longest)
+def because(choice: Choice, *reasons: str) -> Choice:
+    """The choice with more reasons behind those that it has."""
+    return replace(choice, why="; ".join(filter(None, (choice.why, *reasons))))
 
 
-def _declared(trunk: str, model: Any, longest: int) -> str | None:
-    """What the model's own code and config say against sharing prompts."""
-    body = backbone(model)
-    config = body.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    if strange := sorted(kinds - {"full_attention", "sliding_attention"}):
-        return f"it has layers of the kind {', '.join(strange)}"
-    if window is not None and window < longest and kinds != {"full_attention"}:
-        return f"its window of {window} tokens is shorter than sequences of {longest}"
-    if "position_ids" not in inspect.signature(body.forward).parameters:
-        return "it takes no position ids"
-    if trunk == "blocks" and not getattr(body, "_supports_attention_backend", False):
-        return "its attention cannot be replaced"
-    return None
-
-
-def _probe(trunk: str, model: Any, longest: int) -> str | None:
-    """Why a trunk is not right for a model, found by asking it and the oracle, in fp32.
-
-    The sequences are as long as any will be, with short ones among them: windows that no config
-    names show there, and positions that hang on the longest of a batch.
-    """
-    prompt, few = max(1, longest // 2), max(1, min(3, longest // 2))
-    vocabulary = model.config.get_text_config().vocab_size
-    ids = np.random.default_rng(0).integers(1, vocabulary, 2 * longest + 3).tolist()
-    long, (one, other) = tuple(ids[:prompt]), (tuple(ids[prompt:longest]), tuple(ids[longest:]))
-    one, other = one or other[:1], other[: max(1, longest - prompt)]
-    short = tuple(ids[-few:])
-    sequences = [(long, one), (long, other), (short, one), (short, other[:few])]
-    with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-        plain = oracle(model, sequences)["logprobs"]
-        try:
-            found = Batched(TRUNKS[trunk])(model, sequences)["logprobs"]
-        except Exception as error:
-            # Whatever a model's own code says of a mask that it does not know.
-            if is_memory(error):
-                raise
-            return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    apart = float((found.values - plain.values).masked_fill(~plain.mask, 0.0).abs().max())
-    # What a prompt does to the same answer is what a leak would do; rounding is far below it.
-    influence = float((plain.values[0] - plain.values[2])[: len(one)].abs().max())
-    if not apart <= max(ROUNDING, 0.01 * min(influence, 0.1)):
-        return f"its log-probs are {apart:.2g} nats a token from those of single sequences"
-    return None
+def layers_of(model: Any) -> list[Any]:
+    """The layers that can be compiled and computed twice; a few old architectures have none."""
+    return [m for m in backbone(model).modules() if isinstance(m, GradientCheckpointingLayer)]
 
 
 @contextmanager
 def prepared(model: Any, choice: Choice) -> Iterator[None]:
     """Compile the layers and let them recompute, as chosen; undone at the end."""
-    body = backbone(model)
-    layers = [m for m in body.modules() if isinstance(m, GradientCheckpointingLayer)]
+    body, layers = backbone(model), layers_of(model)
     with ExitStack() as undo:
         if choice.recompute:
             undo.callback(_recompute, layers, None)

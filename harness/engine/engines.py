@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -100,6 +101,8 @@ padded = Batched(padded_states)
 shared = Batched(block_states)
 
 ENGINES: Mapping[str, Engine] = {"oracle": oracle, "padded": padded, "shared": shared}
+"""The engines by the names that a request has for them, for tests and benchmarks: a stage takes
+the one of its `choice.Choice`, with the kernel that is right for its model."""
 
 
 def pair_columns(
@@ -123,12 +126,14 @@ def pair_logprobs(engine: Engine, model: Any, pairs: Sequence[TokenPair]) -> Pai
 def noise_floor(engine: Engine, model: Any, pairs: Sequence[TokenPair], limit: float) -> float:
     """Largest difference per token between an engine and the oracle on sample pairs, in nats.
 
+    The oracle runs in fp32 and uncompiled, whatever the engine runs in.
+
     Raises:
         GateError: it is above the limit; this model must not be trained with this engine.
     """
     with torch.no_grad():
         fast = pair_logprobs(engine, model, pairs)
-        with torch.autocast(model.device.type, enabled=False):
+        with torch.autocast(model.device.type, enabled=False), as_written(model):
             plain = pair_logprobs(oracle, model, pairs)
     worst = largest_difference(fast, plain)
     if not worst <= limit:
@@ -137,6 +142,19 @@ def noise_floor(engine: Engine, model: Any, pairs: Sequence[TokenPair], limit: f
             f"(limit {limit:g}): this model has a head or a mask that the engine does not honour"
         )
     return worst
+
+
+@contextmanager
+def as_written(model: Any) -> Iterator[None]:
+    """The modules' own code for as long as this lasts, also where a compiler's stands for it."""
+    compiled = {m: m._compiled_call_impl for m in model.modules() if m._compiled_call_impl}
+    try:
+        for module in compiled:
+            module._compiled_call_impl = None
+        yield
+    finally:
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
 
 
 def largest_difference(one: PairLogProbs, other: PairLogProbs) -> float:

@@ -9,12 +9,13 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 Numbers: TypeAlias = Callable[[Tensor], Tensor]
 """From fp32 log-probs of a tile, [tokens, vocabulary], to a number of each token."""
 
 KEPT_BYTES = 2**29
-"""Probabilities that are kept for the backward pass; more are computed again, piece by piece."""
+"""Slopes of log-probs that are kept for the backward pass; more are computed again in pieces."""
 
 
 Softmax: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -26,7 +27,7 @@ class Tiling:
 
     Attributes:
         rows: tokens whose logits are in fp32 at the same time.
-        kept: tokens whose probabilities are kept for the gradient.
+        kept: tokens whose slopes, [vocabulary] each, are kept for the gradient.
         dtype: of the matrix products; sums over the vocabulary are in fp32 whatever it is.
         also: what else is wanted of every token's distribution.
         compiled: the sums over the vocabulary go through torch.compile.
@@ -40,7 +41,7 @@ class Tiling:
 
     @property
     def softmax(self) -> Softmax:
-        """From logits of a tile and targets to log-probs in fp32 and probabilities."""
+        """From logits of a tile and targets to log-probs in fp32 and what `_excess` says."""
         return _compiled_softmax() if self.compiled else _softmax
 
 
@@ -51,7 +52,8 @@ def linear_logprobs(
 
     Where the head is frozen the gradient with respect to the hidden state, which does not depend
     on the loss but for a factor per token, is formed in the forward pass. Where it is trained the
-    probabilities are kept in the dtype of the products, or computed again if they are too many.
+    slopes with respect to the logits are kept in the dtype of the products, or computed again if
+    they are too many.
 
     Args:
         hidden: [tokens, width].
@@ -81,12 +83,10 @@ class _Head:
         return cls(narrow, None if bias is None else bias.to(tiling.dtype), tiling)
 
     def numbers(self, hidden: Tensor, targets: Tensor, kept: Tensor | None) -> Tensor:
-        """Log-probs and what else is wanted, [1 + also, tokens]; probabilities go into `kept`."""
+        """Log-probs and what else is wanted, [1 + also, tokens]; the excess goes into `kept`."""
         rows = []
         for at in _slices(len(hidden), self.tiling.rows):
-            logits = hidden[at] @ self.weight.T
-            if self.bias is not None:
-                logits += self.bias
+            logits = linear(hidden[at], self.weight, self.bias)
             if kept is not None and not self.tiling.also:
                 picked, kept[at] = self.tiling.softmax(logits, targets[at])
                 rows.append(picked[None])
@@ -95,17 +95,18 @@ class _Head:
             picked = logp.gather(1, targets[at, None]).squeeze(1)
             rows.append(torch.stack([picked, *(number(logp) for number in self.tiling.also)]))
             if kept is not None:
-                kept[at] = logp.exp_()
+                kept[at] = _excess(logp, targets[at], picked)
         return torch.cat(rows, 1)
 
-    def probabilities(self, hidden: Tensor, targets: Tensor) -> Tensor:
+    def excess(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Of all these tokens, [tokens, vocabulary], in the dtype of the products."""
         kept = hidden.new_empty(len(hidden), len(self.weight))
         replace(self, tiling=replace(self.tiling, also=())).numbers(hidden, targets, kept)
         return kept
 
-    def pull(self, p: Tensor, targets: Tensor) -> Tensor:
+    def pull(self, excess: Tensor) -> Tensor:
         """Gradient of log-probs with respect to their hidden states, [tokens, width], fp32."""
-        return self.weight[targets].float() - (p @ self.weight).float()
+        return (excess @ self.weight).float().neg_()
 
 
 class _LogProbs(torch.autograd.Function):
@@ -118,15 +119,15 @@ class _LogProbs(torch.autograd.Function):
         narrow = hidden.to(tiling.dtype)
         frozen = not (weight.requires_grad or (bias is not None and bias.requires_grad))
         rows, pulled = [], []
-        p: Tensor | None = None
+        kept: Tensor | None = None
         for at in _slices(len(narrow), tiling.kept):
             whole = frozen or len(narrow) <= tiling.kept
-            p = narrow.new_empty(len(narrow[at]), len(weight)) if whole else None
-            rows.append(head.numbers(narrow[at], targets[at], p))
-            if frozen and p is not None:
-                pulled.append(head.pull(p, targets[at]).to(hidden.dtype))
+            kept = narrow.new_empty(len(narrow[at]), len(weight)) if whole else None
+            rows.append(head.numbers(narrow[at], targets[at], kept))
+            if frozen and kept is not None:
+                pulled.append(head.pull(kept).to(hidden.dtype))
         ctx.head, ctx.frozen, ctx.dtypes = head, frozen, (hidden.dtype, weight.dtype)
-        ctx.save_for_backward(*(pulled if frozen else (narrow, targets, p)))
+        ctx.save_for_backward(*(pulled if frozen else (narrow, targets, kept)))
         found = torch.cat(rows, 1).unbind()
         ctx.mark_non_differentiable(*found[1:])
         return found
@@ -145,14 +146,13 @@ class _LogProbs(torch.autograd.Function):
         narrow, targets, kept = ctx.saved_tensors
         d_hidden, d_weight, d_bias = [], None, None
         for at in _slices(len(narrow), head.tiling.kept):
-            h, t = narrow[at], targets[at]
-            p = head.probabilities(h, t) if kept is None else kept
-            d_hidden.append(head.pull(p, t) * c[at])
-            scaled = h.float() * c[at]
-            part = (p.T @ scaled.to(h.dtype)).float().neg_().index_add_(0, t, scaled)
+            h = narrow[at]
+            excess = head.excess(h, targets[at]) if kept is None else kept
+            d_hidden.append(head.pull(excess) * c[at])
+            part = (excess.T @ (h.float() * c[at]).to(h.dtype)).float().neg_()
             d_weight = part if d_weight is None else d_weight.add_(part)
             if head.bias is not None:
-                part = (p.T.float() @ c[at]).squeeze(1).neg_().index_add_(0, t, c[at].squeeze(1))
+                part = (excess.T.float() @ c[at]).squeeze(1).neg_()
                 d_bias = part if d_bias is None else d_bias.add_(part)
         dtype, of_weight = ctx.dtypes
         assert d_weight is not None, "a step has tokens"
@@ -162,7 +162,16 @@ class _LogProbs(torch.autograd.Function):
 def _softmax(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     logp = torch.log_softmax(logits, -1, dtype=torch.float32)
     picked = logp.gather(1, targets[:, None]).squeeze(1)
-    return picked, logp.exp_().to(logits.dtype)  # in place: another tile of fp32 is slow to get
+    return picked, _excess(logp, targets, picked).to(logits.dtype)
+
+
+def _excess(logp: Tensor, targets: Tensor, picked: Tensor) -> Tensor:
+    """Probabilities less 1 at the target, the slope of -log p in the logits; in place of `logp`.
+
+    The 1 is taken off in fp32: 1 - p of a target that the model is sure of is lost in bf16, where
+    p is 1 from 0.998 on. In place, because another tile of fp32 is slow to get.
+    """
+    return logp.exp_().scatter_(1, targets[:, None], torch.expm1(picked)[:, None])
 
 
 @cache

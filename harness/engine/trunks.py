@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -26,6 +27,13 @@ class Trunk(Protocol):
         """In the order of the sequences, and of the tokens in each."""
 
 
+class SharingTrunk(Trunk, Protocol):
+    """A trunk that computes a prompt once for the answers beside it."""
+
+    def __call__(self, body: Any, sequences: Sequences, widest: int | None = None) -> Tensor:
+        """As any trunk; `widest` is the most tokens of a prompt and the answers beside it."""
+
+
 def padded_states(body: Any, sequences: Sequences) -> Tensor:
     """Every sequence a row of its own, right-padded to the longest."""
     device = body.device
@@ -43,15 +51,15 @@ def padded_states(body: Any, sequences: Sequences) -> Tensor:
     return hidden[row.to(device), column.to(device)]
 
 
-def block_states(body: Any, sequences: Sequences) -> Tensor:
+def block_states(body: Any, sequences: Sequences, widest: int | None = None) -> Tensor:
     """Every prompt once, its answers behind it, all in one row without padding."""
-    layout = lay_out(sequences, body.device)
+    layout = lay_out(sequences, body.device, widest)
     return _in_one_row(body, layout, "blocks", layout=layout)
 
 
-def dense_states(body: Any, sequences: Sequences) -> Tensor:
+def dense_states(body: Any, sequences: Sequences, widest: int | None = None) -> Tensor:
     """As `block_states`, in rows with a dense mask, through the model's own attention."""
-    layout = lay_out(sequences, body.device)
+    layout = lay_out(sequences, body.device, widest)
     rows = in_rows(layout)
     mask = rows.mask
     if body.config.get_text_config()._attn_implementation == "eager":  # adds it to the scores
@@ -64,9 +72,9 @@ def dense_states(body: Any, sequences: Sequences) -> Tensor:
     return hidden.flatten(0, 1)[rows.where[layout.predicts]]
 
 
-def flex_states(body: Any, sequences: Sequences) -> Tensor:
+def flex_states(body: Any, sequences: Sequences, widest: int | None = None) -> Tensor:
     """As `block_states`, through FlexAttention: on GPUs alone has it a backward pass."""
-    layout = lay_out(sequences, body.device)
+    layout = lay_out(sequences, body.device, widest)
     count = len(layout.ids)
 
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -84,19 +92,38 @@ def _in_one_row(body: Any, row: Layout, trunk: str, **mask: Any) -> Tensor:
     return hidden[0, row.predicts]
 
 
-def _through(trunk: str) -> Trunk:
-    def states(body: Any, sequences: Sequences) -> Tensor:
+def _through(trunk: str) -> SharingTrunk:
+    def states(body: Any, sequences: Sequences, widest: int | None = None) -> Tensor:
         with attending(body, KERNELS[trunk]):
-            return dense_states(body, sequences)
+            return dense_states(body, sequences, widest)
 
     return states
 
 
-TRUNKS: Mapping[str, Trunk] = {
-    "padded": padded_states, "blocks": block_states, "dense": dense_states,
-    "eager": _through("eager"), "sdpa": _through("sdpa"), "flex": flex_states,
+SHARING: Mapping[str, SharingTrunk] = {
+    "blocks": block_states, "dense": dense_states, "eager": _through("eager"),
+    "sdpa": _through("sdpa"), "flex": flex_states,
 }  # fmt: skip
 """By name; `dense` goes through the model's own attention, `eager` and `sdpa` through that one."""
+
+TRUNKS: Mapping[str, Trunk] = {"padded": padded_states, **SHARING}
+"""All of them, by name."""
+
+
+def widest(longest: int) -> int:
+    """Tokens of a prompt and the answers beside it, at most; two answers always have room.
+
+    Trunks are tried with as many as this: what masks by the place in a row is right until rows are
+    wider than something that nobody knows of.
+    """
+    return 2 * longest - 1
+
+
+def trunk_for(name: str, longest: int) -> Trunk:
+    """A trunk by name, for sequences of so many tokens: its rows are as wide as were tried."""
+    if name in SHARING:
+        return partial(SHARING[name], widest=widest(longest))
+    return TRUNKS[name]
 
 
 def backbone(model: Any) -> Any:

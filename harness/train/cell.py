@@ -22,7 +22,7 @@ from harness.train import device
 from harness.train.checkpoint import History
 from harness.train.gate import LIMITS, open_gate
 from harness.train.ledger import Ledger, payer
-from harness.train.live_reference import Follower, frozen
+from harness.train.live_reference import Follower, check_followable, frozen
 from harness.train.loop import Optimisation, fit
 from harness.train.parts import alone
 from harness.train.policy import adapt, save_policy, without_dropout
@@ -40,6 +40,7 @@ def train_cell(work: Work) -> Mapping[str, Any]:
     Raises:
         DivergedError: a loss or a gradient left the finite numbers.
         GateError: the first step is not what it must be.
+        RequestError: the reference cannot follow a policy with such adapters.
         HarnessError: one of several processes died.
     """
     return in_processes(_begin, work, work.settings.get("processes", 1))
@@ -136,6 +137,7 @@ def _live(
         return None, None
     if method.moving_reference is None:
         return base.shared(), None
+    check_followable(policy)
     reference = frozen(base.own())
     mix, every = (settings[key] for key in method.moving_reference)
     return reference, Follower(policy, reference, mix, every)

@@ -13,6 +13,7 @@ from harness.budget import Budget
 from harness.contracts.logprobs import PairLogProbs
 from harness.data.tokens import TokenPair
 from harness.engine.engines import Engine, pair_logprobs
+from harness.errors import RequestError
 from harness.train.parts import Cut
 from harness.train.team import ALONE, Team
 
@@ -79,6 +80,23 @@ class Follower:
 def frozen(model: Any) -> Any:
     """The model without dropout, none of whose weights requires a gradient."""
     return model.eval().requires_grad_(False)
+
+
+def check_followable(policy: Any) -> None:
+    """A reference of one embedding cannot follow a policy whose adapter makes two of it.
+
+    Raises:
+        RequestError: input and output embeddings are one tensor and an adapter is on either.
+    """
+    model = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    held = [getattr(module, "base_layer", module).weight for module in ends]
+    if held[0] is held[1] and any(hasattr(module, "get_delta_weight") for module in ends):
+        raise RequestError(
+            "this method's reference moves towards the policy, and cannot here: the model's input "
+            "and output embeddings are one tensor, and an adapter on either makes two of it. Leave "
+            "the embeddings and the output head out of the LoRA targets"
+        )
 
 
 def weights(policy: Any) -> Iterator[tuple[str, Tensor]]:

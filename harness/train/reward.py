@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def train_reward_model(work: Work) -> Mapping[str, Any]:
     pairs, held_out = (load_pairs(work.inputs["tokens"], split) for split in SPLITS)
     with RESIDENCE.borrowed(work.inputs["policy"], where) as base:
         policy = without_dropout(base.own())
-    choice = chosen(work, policy, longest(pairs, held_out))
+    choice = chosen(work, policy, longest(pairs, held_out)).with_states
     model = RewardModel(backbone(policy), choice.states).to(where)
     steps = order(len(pairs), s["epochs"], s["per_step"], s["seed"])
     with device.precision(where, s["precision"]), prepared(policy, choice):
@@ -153,7 +154,9 @@ def score_margins(work: Work) -> Mapping[str, Any]:
     splits = {split: load_pairs(work.inputs["tokens"], split) for split in SPLITS}
     with RESIDENCE.borrowed(work.inputs["policy"], where) as base:
         policy = without_dropout(base.own())
-    choice = chosen(work, policy, longest(*splits.values()))
+    # Not `prepared`: one pass does not win back what compiling takes.
+    choice = chosen(work, policy, longest(*splits.values())).with_states
+    choice = replace(choice, compiled=False)
     model = RewardModel(backbone(policy), choice.states).to(where)
     load_model(model, str(work.inputs["reward_model"] / "model.safetensors"))
     with device.precision(where, s["precision"]):
