@@ -15,13 +15,16 @@ import pytest
 from .command import PLANTED, harness
 
 METHODS = f"dpo,{PLANTED / 'useless.py'},{PLANTED / 'harmful.py'}"
-TIERS = ("sentiment-high", "sentiment-medium", "sentiment-low")
+BOARDS = ("sentiment-high", "summarization", "alpacaeval")
+"""Of the default command those that differ in more than their pairs."""
+
+JOB = ("run", "--methods", METHODS, "--tasks", ",".join(BOARDS))
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("main-job")
-    done = harness(folder, "run", "--methods", METHODS, "--name", "main", timeout=1500)
+    done = harness(folder, *JOB, "--name", "main", timeout=1500)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -42,19 +45,19 @@ def differences(folder: Path, task: str, method: str, other: str) -> dict[str, A
     raise AssertionError(f"no difference of {method} and {other} on {task}")
 
 
-@pytest.mark.parametrize("task", TIERS)
+@pytest.mark.parametrize("task", BOARDS)
 def test_dpo_beats_the_reference_policy_by_more_than_its_interval(job: Path, task: str) -> None:
     assert differences(job, task, "dpo", "reference")["low"] > 0
 
 
-@pytest.mark.parametrize("task", TIERS)
+@pytest.mark.parametrize("task", BOARDS)
 def test_a_useless_method_ties_with_the_reference_policy(job: Path, task: str) -> None:
     found = differences(job, task, "useless", "reference")
     assert found["value"] == 0
     assert found["p"] == 1
 
 
-@pytest.mark.parametrize("task", TIERS)
+@pytest.mark.parametrize("task", BOARDS)
 def test_a_harmful_method_is_below_the_reference_policy(job: Path, task: str) -> None:
     found = differences(job, task, "harmful", "reference")
     assert found["high"] < 0
@@ -74,7 +77,7 @@ def test_the_same_command_again_does_no_work(job: Path) -> None:
     before = manifest_times(job)
     board = (job / "leaderboards" / "main" / "leaderboard.json").read_bytes()
     begun = time.monotonic()
-    done = harness(job, "run", "--methods", METHODS, "--name", "main")
+    done = harness(job, *JOB, "--name", "main")
     assert done.returncode == 0
     assert re.search(r"Work: +none", done.stderr)
     assert before == {
@@ -86,18 +89,19 @@ def test_the_same_command_again_does_no_work(job: Path) -> None:
 
 
 def test_a_further_method_does_only_its_own_work(job: Path) -> None:
-    done = harness(job, "run", "--methods", METHODS + ",simpo", "--plan")
+    done = harness(job, *JOB, "--methods", METHODS + ",simpo", "--plan")
     todo = [line for line in done.stdout.splitlines() if line.lstrip().startswith("about")]
-    assert len(todo) == 3 * 3 * 3
+    # Training, completions and scores of three seeds; two of the boards have a judge, too.
+    assert len(todo) == 3 * (3 + 4 + 4)
     assert all("simpo" in line for line in todo)
 
 
 def test_another_budget_shares_nothing_that_depends_on_it(job: Path) -> None:
-    done = harness(job, "run", "--methods", METHODS, "--set", "budget.learning_rate=1e-4", "--plan")
+    done = harness(job, *JOB, "--set", "budget.learning_rate=1e-4", "--plan")
     verbs = {
         line.split()[3] for line in done.stdout.splitlines() if line.strip().startswith("about")
     }
-    assert verbs == {"train", "generate", "score"}
+    assert verbs == {"train", "generate", "judge", "score"}
 
 
 def test_the_board_is_a_function_of_the_scores_alone(job: Path, tmp_path: Path) -> None:
@@ -116,8 +120,17 @@ def test_every_prompt_of_every_cell_is_scored_on_every_metric(job: Path) -> None
     frame = pq.read_table(job / "runs" / "main" / "scores.parquet").to_pandas()
     counts = frame.groupby(["task", "method", "settings", "seed", "metric"]).size()
     assert set(counts) == {200}
-    assert len(counts) == 3 * 4 * 3 * 5
-    assert set(frame["metric"]) == {"reward", "kl", "length", "distinct_2", "finished"}
+    common = {"kl", "length", "distinct_2", "finished"}
+    judged = {"win_rate", "lc_win_rate", "characters", "style_length"}
+    sweep = {f"win_rate@{t}" for t in ("0", "0.25", "0.5", "0.75", "1")}
+    expected = {
+        "sentiment-high": {"reward"}, "summarization": judged | sweep | {"coverage", "rouge_l"},
+        "alpacaeval": judged | {"correct"},
+    }  # fmt: skip
+    for task, own in expected.items():
+        mine = frame[frame["task"] == task]
+        assert set(mine["metric"]) >= common | own
+        assert len(mine) == 4 * 3 * mine["metric"].nunique() * 200
 
 
 def test_kl_is_zero_at_the_reference_and_positive_elsewhere(job: Path) -> None:
@@ -140,7 +153,7 @@ def test_manifests_say_how_a_result_came_about(job: Path) -> None:
 
 
 def test_compare_prints_one_difference(job: Path) -> None:
-    done = harness(job, "compare", "dpo", "reference", "--task", "sentiment-low")
+    done = harness(job, "compare", "dpo", "reference", "--task", "summarization")
     assert done.returncode == 0, done.stderr
     assert "dpo" in done.stdout
-    assert "sentiment-low" in done.stdout
+    assert "summarization" in done.stdout
