@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -146,6 +147,17 @@ def test_two_processes_that_ask_the_same_store_one_verdict_each(tmp_path: Path) 
         assert max(server.calls.values()) <= 2
     with closing(sqlite3.connect(tmp_path / FILE)) as rows:
         assert rows.execute("SELECT count(*) FROM verdicts").fetchone() == (60,)
+
+
+def test_many_may_open_and_close_a_new_file_at_once(tmp_path: Path) -> None:
+    def often(number: int) -> int:
+        for turn in range(25):
+            with open_cache(tmp_path / str(turn)) as cache:
+                assert cache.take("p", str(number), 1.0, 100.0)
+        return number
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(often, range(8))) == list(range(8))
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

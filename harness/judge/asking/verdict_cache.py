@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock
+
 from harness.errors import StoreError
 
 FILE = "verdicts.sqlite"
@@ -159,16 +161,29 @@ def open_cache(folder: Path) -> Iterator[VerdictCache]:
     path = folder / FILE
     with _worded(path):
         folder.mkdir(parents=True, exist_ok=True)
-        # Every statement is its own transaction: durable when the call returns.
-        connection = sqlite3.connect(path, timeout=_SECONDS_FOR_A_LOCK, isolation_level=None)
+    # SQLite waits for a lock, but not where a file begins to be in WAL mode or where the last
+    # connection to it ends: there it fails at once.
+    lock = FileLock(path.with_suffix(".lock"))
+    with lock, _worded(path):
+        connection = _connection(path)
     try:
-        with _worded(path):
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_TABLES)
         yield VerdictCache(path, connection)
     finally:
+        with lock:
+            connection.close()
+
+
+def _connection(path: Path) -> sqlite3.Connection:
+    """Every statement is its own transaction: durable when the call returns."""
+    connection = sqlite3.connect(path, timeout=_SECONDS_FOR_A_LOCK, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_TABLES)
+    except sqlite3.Error:
         connection.close()
+        raise
+    return connection
 
 
 @contextmanager
