@@ -44,17 +44,6 @@ M = 0.0
 
 
 @pytest.fixture(scope="module")
-def python() -> str:
-    """An interpreter that has vLLM."""
-    home = Path.home() / ".cache" / "preference-harness" / "vllm"
-    folder = Path(os.environ.get("HARNESS_VLLM_ENV", home))
-    named = os.environ.get("HARNESS_VLLM_PYTHON", str(folder / "bin" / "python"))
-    if not Path(named).exists():
-        pytest.skip(f"no {named}: run `sh tests/vllm_environment.sh`, or set HARNESS_VLLM_PYTHON")
-    return named
-
-
-@pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A judge of random weights that knows few words, so that a label is often among the first."""
     folder = tmp_path_factory.mktemp("judge")

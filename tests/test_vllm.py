@@ -46,17 +46,6 @@ PROMPTS: list[Ids] = [(1, 4, 5, 6), (1, 9), (1, 10, 11, 12, 13, 4, 5, 7)]
 ENDS = (2,)
 
 
-@pytest.fixture(scope="session")
-def python() -> str:
-    """An interpreter that has vLLM."""
-    home = Path.home() / ".cache" / "preference-harness" / "vllm"
-    folder = Path(os.environ.get("HARNESS_VLLM_ENV", home))
-    named = os.environ.get("HARNESS_VLLM_PYTHON", str(folder / "bin" / "python"))
-    if not Path(named).exists():
-        pytest.skip(f"no {named}: run `sh tests/vllm_environment.sh`, or set HARNESS_VLLM_PYTHON")
-    return named
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """With a policy that is sure enough of itself that rounding decides nothing."""
